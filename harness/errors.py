@@ -1,0 +1,21 @@
+"""Errors a user can do something about. Each carries one line that says what to do; the command line prints just that."""
+
+
+class HarnessError(Exception):
+    """Base of the errors that end a command with one clear line instead of a traceback."""
+
+    exit_code = 2
+
+
+class UsageError(HarnessError):
+    """The request itself is wrong: an unknown name, a bad option, an invalid file. Exit code 3."""
+
+    exit_code = 3
+
+
+class InfrastructureError(HarnessError):
+    """What the harness stands on failed: Docker, FUSE, disk space, a node that never booted. Exit code 2."""
+
+
+class Aborted(HarnessError):
+    """The run was stopped on purpose (Ctrl-C, `pbx-chaos abort`). Exit code 2, everything healed first."""
