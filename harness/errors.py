@@ -1,8 +1,8 @@
-"""Errors a user can do something about. Each carries one line that says what to do; the command line prints just that."""
+"""Errors a user can do something about: one line that says what to do, printed instead of a traceback."""
 
 
 class HarnessError(Exception):
-    """Base of the errors that end a command with one clear line instead of a traceback."""
+    """Base of the errors that end a command with one clear line."""
 
     exit_code = 2
 

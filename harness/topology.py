@@ -1,4 +1,4 @@
-"""Where everything of a cell lives: names, labels, addresses and folders, all pure functions of the cell's name and slot.
+"""Where everything of a cell lives: names, labels, addresses, folders; pure functions of its name and slot.
 
 A *slot* (0-15) is a pair of /24 networks out of 198.18.0.0/15 (RFC 2544, benchmarking) and sixteen Elastic IPs out of
 203.0.113.0/24 (RFC 5737, documentation), so that several cells can live on one host and none can reach a real network.

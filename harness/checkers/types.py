@@ -1,0 +1,60 @@
+"""What a checker is, and the evidence it judges. Checkers are pure: the same evidence gives the same verdict forever."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from harness.history import Op
+from harness.results import CheckResult, Outage
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaultRecord:
+    """One injury as it was played. Times are CLOCK_MONOTONIC in ns; None means it never happened."""
+
+    name: str
+    target: str | None
+    asked_ns: int | None
+    landed_ns: int | None
+    healed_ns: int | None
+    observed_by: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Everything a run observed. `None` and empty mean "not observed", which is never good news.
+
+    `cluster` maps the moments "before" and "after" to what `harness.cell.cluster` parsed then, as plain data;
+    `left_behind` lists what a fault or a clean-up left, `None` when nobody looked.
+    """
+
+    ops: Sequence[Op]
+    clocks: Sequence[str]
+    faults: Sequence[FaultRecord]
+    steady_ns: int | None
+    end_ns: int
+    outages: dict[str, Sequence[Outage]] = field(default_factory=dict)
+    cluster: dict[str, Any] = field(default_factory=dict)
+    cloud_calls: Sequence[dict[str, Any]] = ()
+    region_events: Sequence[dict[str, Any]] = ()
+    alerts: Sequence[dict[str, Any]] = ()
+    node_logs: dict[str, str] = field(default_factory=dict)
+    left_behind: Sequence[str] | None = None
+    expected_nodes: Sequence[str] = ()
+    expected_faults: int = 0
+
+    def of(self, f: str) -> list[Op]:
+        """All ops of one kind, in order of time."""
+        return [op for op in self.ops if op.f == f]
+
+
+class Checker(Protocol):
+    """Judges one promise."""
+
+    @property
+    def name(self) -> str: ...
+
+    def check(self, evidence: Evidence) -> CheckResult: ...

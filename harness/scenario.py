@@ -1,0 +1,70 @@
+"""An experiment as frozen data: which probes watch, which faults strike when, which checks and limits judge.
+
+A scenario says nothing about containers or AWS; the same object runs on both. Arguments are validated here, where the
+object is built, so that a mistake shows before anything is started.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from harness.checkers.types import Checker
+from harness.clients.probes import ProbeSpec
+from harness.faults.types import Fault
+
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One fault of a timeline: injected `at_s` seconds after the steady state was seen, healed `hold_s` later."""
+
+    at_s: float
+    fault: Fault
+    hold_s: float
+
+    def __post_init__(self) -> None:
+        if self.at_s < 0:
+            raise ValueError(f"a fault can't strike before the steady state: at_s={self.at_s}")
+        if self.hold_s <= 0:
+            raise ValueError(f"a fault is held for a while: hold_s={self.hold_s}")
+
+
+def at(at_s: float, fault: Fault, *, hold_s: float) -> Step:
+    """`at(5, power_off("active"), hold_s=30)` reads as: 5 s in, power off the active node, for 30 s."""
+    return Step(at_s=at_s, fault=fault, hold_s=hold_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """A named experiment.
+
+    `warmup_s` is how long every probe must have been fine before the first fault (and after recovery, before the run
+    ends); `recover_s` bounds the wait for the system to come back after the last heal.
+    """
+
+    name: str
+    summary: str = ""
+    probes: Sequence[ProbeSpec]
+    timeline: Sequence[Step]
+    checkers: Sequence[Checker] = field(default=())
+    warmup_s: float = 5.0
+    recover_s: float = 90.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"a scenario's name is lower-case words joined by '-': {self.name!r}")
+        if not self.probes:
+            raise ValueError(f"{self.name}: without a probe nothing is measured")
+        if self.warmup_s <= 0 or self.recover_s <= 0:
+            raise ValueError(f"{self.name}: warmup_s and recover_s must be above 0")
+        for attribute in ("probes", "timeline", "checkers"):
+            object.__setattr__(self, attribute, tuple(getattr(self, attribute)))
+
+    @property
+    def last_heal_s(self) -> float:
+        """When the last fault is healed, in seconds after the steady state; 0 without faults (a control run)."""
+        return max((step.at_s + step.hold_s for step in self.timeline), default=0.0)
