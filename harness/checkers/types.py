@@ -1,4 +1,4 @@
-"""What a checker is, and the evidence it judges. Checkers are pure: the same evidence gives the same verdict forever."""
+"""What a checker is, and the evidence it judges. Checkers are pure: the same evidence always gives the same verdict."""
 
 from __future__ import annotations
 

@@ -1,0 +1,42 @@
+"""What only the cell knows, as data: its nodes, its volume, its address. With a policy and a profile it makes the
+configuration of every node a pure function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeFacts:
+    """One node. `addresses` has one private address per corosync ring."""
+
+    node_id: int
+    name: str
+    instance_id: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellFacts:
+    """The whole cell. `containers` is true where nodes share the host's CPUs and may not ask for real-time scheduling."""
+
+    cluster_name: str
+    nodes: tuple[NodeFacts, ...]
+    volume_id: str
+    allocation_id: str
+    public_ip: str
+    region: str
+    zone: str
+    data_dir: str = "/srv/pbx"
+    containers: bool = True
+
+    def fill(self, text: str) -> str:
+        """`text` with `{volume_id}` and the other facts filled in."""
+        return text.format(
+            volume_id=self.volume_id,
+            allocation_id=self.allocation_id,
+            public_ip=self.public_ip,
+            region=self.region,
+            zone=self.zone,
+            data_dir=self.data_dir,
+        )

@@ -1,0 +1,46 @@
+"""The run proves something: every probe had good answers before and after, every fault was seen to land.
+
+A run without that is *unknown*, whatever the other checks say: a check that nothing could fail is worse than none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.checkers.types import Evidence
+from harness.results import CheckResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotVacuous:
+    name: str = "not_vacuous"
+
+    def check(self, evidence: Evidence) -> CheckResult:
+        doubts = []
+        if evidence.steady_ns is None:
+            doubts.append("the steady state was never reached")
+        if not evidence.clocks:
+            doubts.append("no probe ran")
+        landed = [fault for fault in evidence.faults if fault.landed_ns is not None]
+        if len(landed) < evidence.expected_faults:
+            missing = [f"{f.name} ({f.error or 'no reason given'})" for f in evidence.faults if f.landed_ns is None]
+            doubts.append(f"{len(landed)} of {evidence.expected_faults} faults landed, not {', '.join(missing) or '?'}")
+        first = min((f.landed_ns for f in landed if f.landed_ns is not None), default=evidence.end_ns)
+        counts = {}
+        for clock in evidence.clocks:
+            oks = [op for op in evidence.of(clock) if op.type == "ok"]
+            counts[clock] = len(oks)
+            if not any(op.time_ns < first for op in oks):
+                doubts.append(f"the {clock} clock had no good answer before the first fault")
+        if doubts:
+            return CheckResult(name=self.name, verdict="unknown", why="; ".join(doubts), metrics={"ok": counts})
+        answers = ", ".join(f"{count} {clock}" for clock, count in counts.items())
+        return CheckResult(
+            name=self.name,
+            verdict="pass",
+            why=f"{len(landed)} of {evidence.expected_faults} faults landed; good answers: {answers}",
+            metrics={"ok": counts},
+        )
+
+
+ALWAYS_ON = NotVacuous()

@@ -1,0 +1,45 @@
+"""Ctrl-C and SIGTERM, tamed: the first one raises `Aborted` where the run stands, and clean-up is never interrupted."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from harness.errors import Aborted
+
+
+class Gate:
+    """While open, a signal raises `Aborted`; once closed, signals are only remembered."""
+
+    def __init__(self) -> None:
+        self.open = True
+        self.seen: str | None = None
+
+    def close(self) -> None:
+        """From here on nothing interrupts: called before cleaning up."""
+        self.open = False
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        first = self.seen is None
+        self.seen = signal.Signals(number).name
+        if self.open:
+            self.open = False
+            raise Aborted(f"stopped by {self.seen}: healing and cleaning up, what was observed so far is kept")
+        if not first:
+            print("already cleaning up; `pbx-chaos clean` does it again should this one be killed", file=sys.stderr)
+
+
+@contextmanager
+def interrupts() -> Iterator[Gate]:
+    """Install the gate for SIGINT, SIGTERM and SIGHUP; the old handlers come back at the end."""
+    gate = Gate()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, gate) for number in numbers}
+    try:
+        yield gate
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,120 @@
+"""From evidence to results: runs the checkers, picks the headline, builds the document all reports are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from harness.checkers.types import Checker, Evidence
+from harness.evidence import CLOCKS
+from harness.phases import Breakdown, breakdown
+from harness.results import CheckResult, Outage, overall
+
+SCHEMA_VERSION = 1
+
+NOT_MEASURED = {
+    "register": "the REGISTER clock",
+    "media": "media of held calls",
+    "calls": "fate of held calls",
+    "ledger": "acknowledged data",
+}
+
+
+def judge(evidence: Evidence, checkers: Sequence[Checker], *, meta: dict[str, Any]) -> dict[str, Any]:
+    """results.json as data (docs/results.md). `meta` is scenario.json: what was asked for."""
+    checks = [_checked(checker, evidence) for checker in checkers]
+    head = headline(evidence)
+    path = breakdown(evidence, head) if head else None
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "scenario": meta["scenario"],
+        "policy": meta["policy"],
+        "cloud": meta["cloud"],
+        "timing": meta["timing"],
+        "seed": meta["seed"],
+        "started_at": meta["started_at"],
+        "system": meta["system"],
+        "verdict": overall(checks),
+        "outage": _outage_row(head, limit_s=_limit_s(checks)) if head else None,
+        "outages": {clock: _clock_row(evidence, clock) for clock in CLOCKS},
+        "phases": _phase_rows(path),
+        "checks": [asdict(check) for check in checks],
+        "calls": None,
+        "registrations": None,
+        "sip": None,
+        "data": None,
+        "faults": [_fault_row(f, evidence) for f in evidence.faults],
+        "not_run": [what for key, what in NOT_MEASURED.items() if key not in evidence.clocks],
+        "environment": meta.get("environment"),
+    }
+
+
+def headline(evidence: Evidence) -> Outage | None:
+    """The slowest measured clock's longest outage: never ended counts longest."""
+    seen = [outage for outages in evidence.outages.values() for outage in outages]
+    return max(seen, key=lambda o: (o.end_ns is None, o.duration.upper_s), default=None)
+
+
+def _checked(checker: Checker, evidence: Evidence) -> CheckResult:
+    """A checker that breaks decides nothing: unknown, with its own error as the reason."""
+    try:
+        return checker.check(evidence)
+    except Exception as error:
+        why = f"the checker itself failed: {type(error).__name__}: {error}"
+        return CheckResult(name=checker.name, verdict="unknown", why=why)
+
+
+def _limit_s(checks: Sequence[CheckResult]) -> float | None:
+    limits = [check.metrics["limit_s"] for check in checks if "limit_s" in check.metrics]
+    return float(limits[0]) if limits else None
+
+
+def _outage_row(outage: Outage, *, limit_s: float | None) -> dict[str, Any]:
+    return {
+        "clock": outage.clock,
+        "lower_s": round(outage.duration.lower_s, 3),
+        "upper_s": round(outage.duration.upper_s, 3),
+        "ended": outage.end_ns is not None,
+        "limit_s": limit_s,
+    }
+
+
+def _clock_row(evidence: Evidence, clock: str) -> dict[str, Any] | None:
+    """One clock: null when it was not measured, its longest outage otherwise (zero when there was none)."""
+    if clock not in evidence.clocks:
+        return None
+    outages = evidence.outages[clock]
+    worst = max(outages, key=lambda o: (o.end_ns is None, o.duration.upper_s), default=None)
+    return {
+        "lower_s": round(worst.duration.lower_s, 3) if worst else 0.0,
+        "upper_s": round(worst.duration.upper_s, 3) if worst else 0.0,
+        "ended": worst.end_ns is not None if worst else True,
+        "starts_s": _since_steady(evidence, worst.start_ns) if worst else None,
+        "outages": len(outages),
+        "flapping": sum(o.flapping for o in outages),
+        "late": sum(o.late for o in outages),
+    }
+
+
+def _phase_rows(path: Breakdown | None) -> dict[str, float] | None:
+    if path is None:
+        return None
+    return {**path.seconds, "unexplained": path.unexplained_s}
+
+
+def _fault_row(fault: Any, evidence: Evidence) -> dict[str, Any]:
+    return {
+        "name": fault.name,
+        "target": fault.target,
+        "landed_at_s": _since_steady(evidence, fault.landed_ns),
+        "healed_at_s": _since_steady(evidence, fault.healed_ns),
+        "observed_by": fault.observed_by,
+        "error": fault.error,
+    }
+
+
+def _since_steady(evidence: Evidence, time_ns: int | None) -> float | None:
+    if time_ns is None or evidence.steady_ns is None:
+        return None
+    return round((time_ns - evidence.steady_ns) / 1e9, 3)

@@ -1,0 +1,89 @@
+"""Everything that watches during a run, each in a process of its own: probes, ownership, metronome, packet capture."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.clients.probes import ProbeProcess, ProbeSpec, start
+from harness.errors import InfrastructureError
+from harness.rundir import RunDir
+
+if TYPE_CHECKING:
+    from harness.cell.cell import Cell
+
+CAPTURE_BYTES = 256
+"""Bytes kept of each captured packet: all of RTP's header and payload token, the start of each SIP message."""
+
+
+def background_env(cell: str) -> dict[str, str]:
+    """The environment of a background process of ours: `pbx-chaos clean` finds it by this variable."""
+    return {**os.environ, "PBX_CHAOS_CELL": cell}
+
+
+@dataclass(kw_only=True)
+class Observers:
+    cell: Cell
+    probes: Sequence[ProbeSpec]
+    run_dir: RunDir
+    _probes: list[ProbeProcess] = field(default_factory=list)
+    _others: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self) -> None:
+        client = self.cell.client_pid(1)
+        parts = self.run_dir.parts
+        python = sys.executable
+        state_dir = str(self.cell.topology.state_dir)
+        self._spawn("metronome", [python, "-m", "harness.metronome", "--out", str(parts / "metronome.jsonl")])
+        self._spawn(
+            "ownership",
+            [python, "-m", "harness.cell.observe", "--state-dir", state_dir, "--out", str(parts / "ownership.jsonl")],
+        )
+        tcpdump = ["tcpdump", "-i", "any", "-n", "-U", "-s", str(CAPTURE_BYTES), "-w", "-", "udp or tcp or icmp"]
+        self._spawn(
+            "capture", ["nsenter", "-t", str(client), "-n", "-m", *tcpdump], stdout=self.run_dir.path / "capture.pcap"
+        )
+        for probe in self.probes:
+            self._probes.append(start(probe, cell=self.cell, netns_pid=client, out_dir=parts))
+
+    def check_alive(self) -> None:
+        """`InfrastructureError` when an observer died: from then on nobody is looking."""
+        for name, process in self._others.items():
+            if process.poll() is not None:
+                raise InfrastructureError(f"{name} died with {process.returncode}: see logs/{name}.log of the run")
+        for probe in self._probes:
+            probe.check_alive()
+
+    def stop(self) -> None:
+        """End all, the probes first: they wait for their last deadline."""
+        for probe in self._probes:
+            with suppress(Exception):
+                probe.stop(timeout_s=5)
+        for process in self._others.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in self._others.values():
+            try:
+                process.wait(timeout=3)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(timeout=3)
+
+    def _spawn(self, name: str, argv: Sequence[str], *, stdout: Path | None = None) -> None:
+        log = (self.run_dir.path / "logs" / f"{name}.log").open("wb")
+        with log, (stdout.open("wb") if stdout else suppress()) as out:  # type: ignore[attr-defined]
+            self._others[name] = subprocess.Popen(
+                list(argv),
+                stdout=out or log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env=background_env(self.cell.topology.cell),
+            )
