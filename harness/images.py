@@ -1,0 +1,162 @@
+"""The images of the containers, built once per content and reused: the base image, a node, and the network tools.
+
+An image's tag is the hash of what it is made from, so a change builds anew and nothing else does. Where no registry
+can be reached the base image is made from Debian's packages (mmdebstrap). `python -m harness.images` builds it all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import platform
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.errors import APIError, ImageNotFound
+
+from harness import engine
+from harness.command import run
+from harness.errors import InfrastructureError
+
+ROOT = Path(__file__).resolve().parent.parent / "fixtures" / "images"
+BASE = "debian:bookworm-slim"
+PREFIX = "pbx-chaos-"
+BUILD_TIMEOUT_S = 1200
+PULL_TIMEOUT_S = 60
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """References of the two images a cell is made of."""
+
+    node: str
+    net: str
+
+
+def wanted() -> Images:
+    """The images of this checkout, whether they are built or not."""
+    return Images(node=_reference("node"), net=_reference("net"))
+
+
+def missing(client: Any) -> list[str]:
+    """References of the images that would have to be built."""
+    images = wanted()
+    return [reference for reference in (images.net, images.node) if not _exists(client, reference)]
+
+
+def ensure(client: Any, *, say: Say) -> Images:
+    """Build what is missing; raises `InfrastructureError` with the end of the build's output when that fails."""
+    images = wanted()
+    if missing(client):
+        _ensure_base(client, say)
+    for name, reference in (("net", images.net), ("node", images.node)):
+        if not _exists(client, reference):
+            say(f"building {reference} (once, a few minutes)")
+            _build(client, ROOT / name, reference)
+    return images
+
+
+def _reference(name: str) -> str:
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / name).iterdir()):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"{PREFIX}{name}:{digest.hexdigest()[:12]}"
+
+
+def _exists(client: Any, reference: str) -> bool:
+    try:
+        client.images.get(reference)
+    except ImageNotFound:
+        return False
+    return True
+
+
+def _ensure_base(client: Any, say: Say) -> None:
+    if _exists(client, BASE):
+        return
+    say(f"pulling {BASE}")
+    try:
+        repository, tag = BASE.split(":")
+        docker.APIClient(timeout=PULL_TIMEOUT_S).pull(repository, tag=tag)
+    except Exception as error:
+        say(f"no registry ({type(error).__name__}); making {BASE} from Debian's packages")
+    if not _exists(client, BASE):
+        _bootstrap_base(client)
+
+
+def _bootstrap_base(client: Any) -> None:
+    """A minimal Debian 12 from the host's own apt sources where those are Debian's, else from mmdebstrap's default."""
+    if shutil.which("mmdebstrap") is None:
+        raise InfrastructureError(
+            f"no image registry is reachable and mmdebstrap is not installed: `apt-get install mmdebstrap`, "
+            f"or load {BASE} yourself (`docker load`)"
+        )
+    with tempfile.NamedTemporaryFile(suffix=".tar") as archive:
+        argv = ["mmdebstrap", "--variant=minbase", "bookworm", archive.name]
+        run([*argv, *_apt_sources()], timeout_s=BUILD_TIMEOUT_S)
+        repository, tag = BASE.split(":")
+        client.api.import_image_from_file(archive.name, repository=repository, tag=tag)
+
+
+def _apt_sources() -> list[str]:
+    sources = Path("/etc/apt/sources.list.d/debian.sources")
+    return [str(sources)] if sources.exists() and "bookworm" in sources.read_text() else []
+
+
+def _build(client: Any, folder: Path, reference: str) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        context = Path(scratch) / "context"
+        shutil.copytree(folder, context)
+        requirements = context / "requirements.txt"
+        if requirements.exists():
+            _fetch_wheels(requirements, context / "wheels")
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            tar.add(context, arcname=".")
+        archive.seek(0)
+        tail: list[str] = []
+        try:
+            stream = client.api.build(
+                fileobj=archive, custom_context=True, tag=reference, rm=True, forcerm=True, network_mode="host",
+                decode=True, timeout=BUILD_TIMEOUT_S,
+            )  # fmt: skip
+            for row in stream:
+                if "error" in row:
+                    raise InfrastructureError(f"building {reference} failed: {row['error']}; {' | '.join(tail[-3:])}")
+                tail = [*tail[-20:], str(row.get("stream", "")).strip()]
+        except APIError as error:
+            raise InfrastructureError(f"building {reference} failed: {error}") from error
+
+
+def _fetch_wheels(requirements: Path, target: Path) -> None:
+    """Wheels for the image's Python (Debian 12: 3.11), fetched by the host's pip with the host's own settings."""
+    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary", ":all:", "--python-version", "3.11"]
+    for tag in ("manylinux2014", "manylinux_2_28", "manylinux_2_17"):
+        argv += ["--platform", f"{tag}_{platform.machine()}"]
+    argv += ["--dest", str(target), "--requirement", str(requirements)]
+    run(argv, timeout_s=300)
+
+
+def main() -> int:
+    """Build what is missing; prints one line per step."""
+    try:
+        images = ensure(engine.connect(), say=lambda line: print(f"images: {line}", flush=True))
+    except (InfrastructureError, subprocess.SubprocessError) as error:
+        print(f"images: {error}", file=sys.stderr)
+        return 2
+    print(f"images: {images.node} and {images.net} are there")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
