@@ -16,6 +16,7 @@ from harness.rundir import RunDir
 
 if TYPE_CHECKING:
     from harness.cell.cell import Cell
+    from harness.cell.cluster import ClusterState
 
 NODE_LOGS = "/var/log/pbx-node"
 _FENCE_ASKED = re.compile(r"Requesting (?:peer )?fencing \((?P<action>\w+)\) targeting (?P<target>\S+)")
@@ -23,10 +24,15 @@ _FENCE_ASKED = re.compile(r"Requesting (?:peer )?fencing \((?P<action>\w+)\) tar
 
 def cluster_state(cell: Cell, run_dir: RunDir, moment: str) -> dict[str, Any]:
     """What the cluster says of itself now, kept as cluster-<moment>.json and cib-<moment>.xml."""
-    state = {**asdict(cell.cluster()), "active": cell.cluster().active}
+    state = plain(cell.cluster())
     run_dir.write_json(f"cluster-{moment}.json", state)
     run_dir.write_text(f"cib-{moment}.xml", cell.cib())
     return state
+
+
+def plain(state: ClusterState) -> dict[str, Any]:
+    """A cluster state as JSON-ready data, with the active node spelled out."""
+    return {**asdict(state), "active": state.active}
 
 
 def region_files(cell: Cell, run_dir: RunDir) -> None:

@@ -14,14 +14,18 @@ from harness import topology
 from harness.errors import InfrastructureError
 
 
-def _path(cell: str) -> Path:
+def lock_path(cell: str) -> Path:
+    """Where the lock of a cell lives: beside its state, not in it, so that clean-up can hold it."""
     return topology.STATE_ROOT / f"{cell}.lock"
 
 
 @contextmanager
-def cell_lock(cell: str, *, doing: str, run_dir: Path | None = None) -> Iterator[None]:
-    """Hold the cell for this process; `InfrastructureError` at once, naming the holder, when another one has it."""
-    path = _path(cell)
+def cell_lock(cell: str, *, doing: str, run_dir: Path | None = None) -> Iterator[dict[str, Any] | None]:
+    """Hold the cell for this process; `InfrastructureError` at once, naming the holder, when another one has it.
+
+    Yields the note of a holder that died without giving the cell back (it was killed), else None.
+    """
+    path = lock_path(cell)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
         try:
@@ -33,12 +37,14 @@ def cell_lock(cell: str, *, doing: str, run_dir: Path | None = None) -> Iterator
                 f"wait for it, stop it with `pbx-chaos abort`, or use another one with --cell NAME --slot N"
             ) from None
         file.seek(0)
+        died = _parsed(file.read())
+        file.seek(0)
         file.truncate()
         note = {"pid": os.getpid(), "doing": doing, "run_dir": str(run_dir.resolve()) if run_dir else None}
         file.write(json.dumps(note))
         file.flush()
         try:
-            yield
+            yield died
         finally:
             file.seek(0)
             file.truncate()
@@ -48,12 +54,19 @@ def cell_lock(cell: str, *, doing: str, run_dir: Path | None = None) -> Iterator
 def holder(cell: str) -> dict[str, Any] | None:
     """Who holds the cell right now ({pid, doing, run_dir}), or None when it is free."""
     try:
-        with _path(cell).open("r", encoding="utf-8") as file:
+        with lock_path(cell).open("r", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                text = file.read()
-                return dict(json.loads(text)) if text else {}
+                return _parsed(file.read()) or {}
             return None
     except FileNotFoundError:
+        return None
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    """A holder's note; None for an empty or a torn one."""
+    try:
+        return dict(json.loads(text)) if text else None
+    except ValueError:
         return None

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,7 +78,7 @@ class Observers:
 
     def _spawn(self, name: str, argv: Sequence[str], *, stdout: Path | None = None) -> None:
         log = (self.run_dir.path / "logs" / f"{name}.log").open("wb")
-        with log, (stdout.open("wb") if stdout else suppress()) as out:  # type: ignore[attr-defined]
+        with log, stdout.open("wb") if stdout else nullcontext() as out:
             self._others[name] = subprocess.Popen(
                 list(argv),
                 stdout=out or log,

@@ -1,32 +1,31 @@
-"""The one run loop: prepare, warm up, injure, recover, collect, check, save.
+"""The one run loop on a cell that is up: warm up, injure, recover, collect, check, save.
 
 Whatever happens - a failure, Ctrl-C, `pbx-chaos abort`, a host that gives up - the way out is the same: heal, stop the
-probes, collect what can be collected, judge what was seen, and take down what this run put up.
+probes, collect what can be collected, judge what was seen. Who brought the cell up takes it down (harness/session.py).
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-from harness import collect, evidence, topology
+from harness import collect, evidence
 from harness.catalogue import always_on
 from harness.cell.cell import Cell
 from harness.checkers.settled import unsettled
 from harness.clock import NS_PER_S, WallOffset, now_ns
 from harness.command import wait_for
-from harness.errors import Aborted, HarnessError, InfrastructureError
+from harness.errors import HarnessError, InfrastructureError
 from harness.interrupts import Gate
 from harness.judge import judge
 from harness.live import Clock, Follower, Narrator
 from harness.nemesis import UndoJournal, plan_rows
-from harness.observers import Observers
+from harness.observers import Observers, background_env
 from harness.rundir import RunDir
 from harness.scenario import Scenario
 
@@ -48,7 +47,7 @@ class Outcome:
 
 @dataclass(kw_only=True)
 class Run:
-    """One run on a cell that is up. `cell` stays up: who brought it up takes it down."""
+    """One run on a cell that is up, and it stays up. `meta` is scenario.json: what was asked for."""
 
     scenario: Scenario
     cell: Cell
@@ -77,6 +76,9 @@ class Run:
             self._recover(observers)
         except HarnessError as stopped:
             error = stopped
+        except Exception as bug:
+            self.run_dir.write_text("logs/harness-traceback.txt", traceback.format_exc())
+            error = InfrastructureError(f"{type(bug).__name__}: {bug} (see logs/harness-traceback.txt of the run)")
         self.gate.close()
         self._heal()
         self.end_ns = now_ns()
@@ -105,7 +107,6 @@ class Run:
         self.steady_ns = now_ns()
         self._stages()
         active = self.cell.cluster().active
-        self._narrator.steady = True
         self.say(0.0, "steady", f"{active} active; every clock fine for {needed_s:g} s: {', '.join(self._clocks)}")
 
     def _injure(self) -> None:
@@ -121,7 +122,7 @@ class Run:
         with (self.run_dir.path / "logs" / "nemesis.log").open("wb") as log:
             self._nemesis = subprocess.Popen(
                 argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
-                env=observer_env(self.cell),
+                env=background_env(self.cell.topology.cell),
             )  # fmt: skip
         nemesis = self._nemesis
         bound_s = self.scenario.last_heal_s + self.scenario.recover_s
@@ -149,7 +150,7 @@ class Run:
                 return False
             if now - asked > NS_PER_S:
                 asked = now
-                wrong = unsettled(collect.as_plain(self.cell.cluster()), names)
+                wrong = unsettled(collect.plain(self.cell.cluster()), names)
             return not wrong
 
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from harness.checkers.types import Checker
 from harness.clients.probes import ProbeSpec
@@ -68,3 +69,16 @@ class Scenario:
     def last_heal_s(self) -> float:
         """When the last fault is healed, in seconds after the steady state; 0 without faults (a control run)."""
         return max((step.at_s + step.hold_s for step in self.timeline), default=0.0)
+
+
+class Judged(Protocol):
+    """What a scenario's pytest test gets back."""
+
+    def assert_passed(self) -> None:
+        """Fail the test with the first broken check, its evidence, and the command that reproduces it."""
+
+
+class RunScenario(Protocol):
+    """The `run_scenario` fixture (fixtures/plugin.py): runs a scenario on the session's cell."""
+
+    def __call__(self, scenario: Scenario, /) -> Judged: ...

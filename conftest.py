@@ -1,0 +1,3 @@
+"""Plugins only."""
+
+pytest_plugins = ["fixtures.plugin"]

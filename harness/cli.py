@@ -1,0 +1,207 @@
+"""The command line: `pbx-chaos …`. Thin: options in, one function of the harness called, lines or JSON out.
+
+Exit codes: 0 pass, 1 a check failed, 2 unknown or infrastructure, 3 usage.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from harness import admin, catalogue, doctor, session
+from harness.errors import HarnessError
+from harness.report import terminal
+from harness.say import Printer
+from harness.session import Request
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__
+)
+
+Policy = Annotated[str, typer.Option(help="A policy's name, several joined by commas, or a TOML file.")]
+Pbx = Annotated[str, typer.Option(help="PBX profile.")]
+Cloud = Annotated[str, typer.Option(help="moto (embedded). AWS is never touched.")]
+Timing = Annotated[
+    str, typer.Option(help="instant: the emulated region answers at once; no evidence about AWS seconds.")
+]
+CellName = Annotated[str, typer.Option("--cell", help="Name of the cell.")]
+Slot = Annotated[int, typer.Option(help="Which pair of test networks (0-15).")]
+Out = Annotated[Path, typer.Option(help="Where run folders go.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else there.")]
+
+DEFAULT_OUT = Path("reports/runs")
+EXIT = {"pass": 0, "fail": 1, "unknown": 2}
+
+
+def main() -> None:
+    """Entry point: every error a user can act on becomes one line and the right exit code."""
+    sys.exit(invoke(sys.argv[1:]))
+
+
+def invoke(argv: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    try:
+        code = app(argv, standalone_mode=False)
+    except click.UsageError as error:
+        return _say_error(error.format_message(), 3)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.Abort:
+        return _say_error("interrupted", 2)
+    except HarnessError as error:
+        return _say_error(str(error), error.exit_code)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            return _say_error("the disk is full: free some space; what was observed until then is kept", 2)
+        if error.errno == errno.EPIPE:
+            return 2
+        raise
+    return int(code or 0)
+
+
+@app.command(name="doctor")
+def doctor_command(out: Out = DEFAULT_OUT, as_json: AsJson = False) -> int:
+    """What the harness needs from this host, and whether it is there."""
+    findings = doctor.examine(out)
+    if as_json:
+        print(json.dumps([{"name": f.name, "ok": f.ok, "detail": f.detail} for f in findings]))
+    else:
+        words = {True: "ok", False: "MISSING", None: ""}
+        for finding in findings:
+            print(f"{words[finding.ok]:<8}{finding.name:<8} {finding.detail}")
+    return 2 if any(f.ok is False for f in findings) else 0
+
+
+@app.command(name="list")
+def list_command(as_json: AsJson = False) -> int:
+    """Scenarios, faults, probes, checkers, policies, profiles, defects: each with one line."""
+    found = catalogue.listing()
+    if as_json:
+        print(json.dumps(found))
+        return 0
+    for kind, rows in found.items():
+        print(kind)
+        for row in rows:
+            print(f"  {row['name']:<24} {row['summary']}")
+        if not rows:
+            print("  none yet")
+    return 0
+
+
+@app.command()
+def up(
+    policy: Policy = "tuned",
+    pbx: Pbx = "stand-in",
+    cloud: Cloud = "moto",
+    timing: Timing = "instant",
+    cell: CellName = "pbx",
+    slot: Slot = 0,
+    as_json: AsJson = False,
+) -> int:
+    """Bring a cell up and leave it standing; `run` uses it, `down` takes it away."""
+    request = Request(policy=policy, pbx=pbx, cloud=cloud, timing=timing, cell=cell, slot=slot)
+    standing = admin.up(session.resolve(request), say=Printer(quiet=as_json))
+    _show(standing, as_json, admin.status_lines(standing))
+    return 0
+
+
+@app.command()
+def status(cell: CellName = "pbx", as_json: AsJson = False) -> int:
+    """What a cell is doing: nodes, roles, resources, who holds volume and address."""
+    state = admin.status(cell)
+    _show(state, as_json, admin.status_lines(state))
+    return 0
+
+
+@app.command()
+def shell(node: Annotated[str, typer.Argument(help="pbx-1, pbx-2, pbx-3, or active")], cell: CellName = "pbx") -> int:
+    """A shell on a node."""
+    return admin.shell(cell, node)
+
+
+@app.command()
+def down(cell: CellName = "pbx") -> int:
+    """Take a standing cell away, with everything that belongs to it."""
+    return _removed(admin.down(cell))
+
+
+@app.command()
+def run(
+    scenarios: Annotated[list[str], typer.Argument(help="Names (see `list`) or files.")],
+    policy: Policy = "default",
+    pbx: Pbx = "stand-in",
+    cloud: Cloud = "moto",
+    timing: Timing = "instant",
+    cell: CellName = "pbx",
+    slot: Slot = 0,
+    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
+    repeat: Annotated[int, typer.Option(min=1, help="How often each scenario is run under each policy.")] = 1,
+    keep_on_failure: Annotated[bool, typer.Option(help="Leave the cell standing unless the run passes.")] = False,
+    out: Out = DEFAULT_OUT,
+    as_json: AsJson = False,
+) -> int:
+    """Run scenarios: bring a cell up, injure it, measure, judge, clean up."""
+    requests = [
+        Request(
+            scenarios=scenarios, policy=name, pbx=pbx, cloud=cloud, timing=timing, cell=cell, slot=slot, seed=seed,
+            out=out, keep_on_failure=keep_on_failure,
+        )
+        for name in policy.split(",")
+    ]  # fmt: skip
+    resolved = [session.resolve(request) for request in requests]
+    printer = Printer(quiet=as_json)
+    documents: list[dict[str, Any]] = []
+    for one in resolved:
+        for scenario in one.scenarios:
+            for _ in range(repeat):
+                outcome = session.run_once(one, scenario, say=printer)
+                documents.append({**outcome.results, "run_dir": str(outcome.run_dir.path)})
+                again = f"pbx-chaos run {scenario.name} --policy {one.policy.name} --seed {one.request.seed}"
+                printer.ending(terminal.ending(outcome.results, run_dir=outcome.run_dir.path, command=again))
+                if outcome.error is not None:
+                    _print_documents(documents, as_json)
+                    raise outcome.error
+    _print_documents(documents, as_json)
+    if len(documents) > 1:
+        printer.ending(terminal.tally(documents))
+    return max((EXIT[document["verdict"]] for document in documents), key=[0, 2, 1].index)
+
+
+@app.command()
+def abort(cell: CellName = "pbx") -> int:
+    """Stop a run from any other terminal: it heals now, keeps its evidence and exits with 2."""
+    print(admin.abort(cell))
+    return 0
+
+
+@app.command()
+def clean() -> int:
+    """Remove everything of ours from this host: containers, networks, devices, mounts, processes, state."""
+    return _removed(admin.clean())
+
+
+def _show(state: dict[str, Any], as_json: bool, lines: list[str]) -> None:
+    print(json.dumps(state) if as_json else "\n".join(lines))
+
+
+def _print_documents(documents: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(documents[0] if len(documents) == 1 else documents))
+
+
+def _removed(things: list[str]) -> int:
+    for thing in things:
+        print(f"removed  {thing}")
+    print("nothing of ours is left" if not things else f"{len(things)} things removed")
+    return 0
+
+
+def _say_error(text: str, code: int) -> int:
+    print(f"pbx-chaos: {text}", file=sys.stderr)
+    return code

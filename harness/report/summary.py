@@ -1,0 +1,68 @@
+"""summary.md: one run on half a page, for a pull-request comment. Pure: results.json in, Markdown out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.report.terminal import CLOCK_WORDS, headline
+
+
+def markdown(results: Mapping[str, Any], *, run_dir: Path) -> str:
+    """The whole page, the verdict first."""
+    parts = [
+        f"# {results['scenario']}: {str(results['verdict']).upper()}\n",
+        headline(results) + "\n",
+        f"Policy `{results['policy']}`, started {results['started_at']}, run `{run_dir.name}`.\n",
+    ]
+    if results.get("error"):
+        parts.append(f"Stopped before its end: {results['error']}\n")
+    if str(results["system"]).endswith("@local/instant"):
+        parts.append("Emulated region with instant timing: these seconds are no evidence about AWS.\n")
+    parts += [_phases(results), _clocks(results), _checks(results), _faults(results)]
+    if results.get("not_run"):
+        parts.append("Not run: " + ", ".join(results["not_run"]) + ".\n")
+    return "\n".join(part for part in parts if part)
+
+
+def _phases(results: Mapping[str, Any]) -> str:
+    if not results.get("phases"):
+        return ""
+    names = [name for name, seconds in results["phases"].items() if seconds or name == "unexplained"]
+    return _table(["phase", *names], [["seconds", *(f"{results['phases'][name]:.2f}" for name in names)]])
+
+
+def _clocks(results: Mapping[str, Any]) -> str:
+    rows = []
+    for name, row in (results.get("outages") or {}).items():
+        if row is None:
+            rows.append([CLOCK_WORDS.get(name, name), "not run", ""])
+        elif not row["outages"]:
+            rows.append([CLOCK_WORDS.get(name, name), "no outage", ""])
+        else:
+            bounds = f"{row['lower_s']:.3f}–{row['upper_s']:.3f} s" + ("" if row["ended"] else ", never ended")
+            rows.append([CLOCK_WORDS.get(name, name), bounds, f"{row['outages']}, flapping {row['flapping']}"])
+    return _table(["clock", "outage", "count"], rows) if rows else ""
+
+
+def _checks(results: Mapping[str, Any]) -> str:
+    rows = [[c["name"], c["verdict"], str(c["why"]).replace("|", "\\|")] for c in results.get("checks", ())]
+    return _table(["check", "verdict", "why"], rows) if rows else ""
+
+
+def _faults(results: Mapping[str, Any]) -> str:
+    rows = [
+        [f["name"], str(f["target"]), _seconds(f["landed_at_s"]), _seconds(f["healed_at_s"]), str(f["observed_by"])]
+        for f in results.get("faults", ())
+    ]
+    return _table(["fault", "target", "landed", "healed", "seen by"], rows) if rows else ""
+
+
+def _seconds(value: float | None) -> str:
+    return "never" if value is None else f"+{value:.2f} s"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,116 @@
+"""The lines a person reads at the end of a run. Pure: results.json in, lines out; nothing here changes a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+CLOCK_WORDS = {
+    "options": "OPTIONS answered",
+    "register": "REGISTER accepted",
+    "new_call": "new call with audio",
+    "media": "media of held calls",
+}
+WIDTH = 8
+
+
+def ending(results: Mapping[str, Any], *, run_dir: Path, command: str) -> list[str]:
+    """Verdict, outage, phases, what each check says where it matters, what was not run, and what to do next."""
+    lines = [line(str(results["verdict"]).upper(), headline(results))]
+    if results.get("error"):
+        lines.append(line("stopped", str(results["error"])))
+    if results.get("phases"):
+        lines.append(line("phases", phases(results)))
+    lines += [line("clock", text) for text in clock_lines(results)]
+    owner = _check(results, "single_owner")
+    if owner:
+        lines.append(line("owner", str(owner["why"])))
+    lines += broken(results, run_dir)
+    if results.get("not_run"):
+        lines.append(line("not run", ", ".join(results["not_run"])))
+    lines.append(line("report", f"{run_dir}/summary.md"))
+    lines.append(line("next", command))
+    return lines
+
+
+def line(label: str, text: str) -> str:
+    """`label   text`, in the columns of design.md."""
+    return f"{label:<{WIDTH}} {text}"
+
+
+def headline(results: Mapping[str, Any]) -> str:
+    """One sentence: how long the outage was, by which clock, against which limit, and how much this is worth."""
+    worth = f"n=1, seed {results['seed']}, {results['system']}"
+    outage = results.get("outage")
+    if outage is None:
+        return f"no outage seen; {worth}" if results.get("outages") else f"nothing was measured; {worth}"
+    limit = f"limit {outage['limit_s']:g}; " if outage["limit_s"] is not None else ""
+    clock = CLOCK_WORDS.get(outage["clock"], outage["clock"])
+    if not outage["ended"]:
+        return f"outage never ended, watched for {outage['upper_s']:.1f} s ({limit}clock: {clock})   {worth}"
+    return f"outage {outage['lower_s']:.2f}–{outage['upper_s']:.2f} s ({limit}clock: {clock})   {worth}"
+
+
+def phases(results: Mapping[str, Any]) -> str:
+    """`detect 1.1  decide 1.6 …  unexplained 0.1`: seconds on the critical path, phases of length 0 left out."""
+    rows = results["phases"]
+    shown = [f"{name} {seconds:.1f}" for name, seconds in rows.items() if seconds >= 0.05 and name != "unexplained"]
+    return "  ".join([*shown, f"unexplained {rows['unexplained']:.1f}"])
+
+
+def clock_lines(results: Mapping[str, Any]) -> list[str]:
+    """Every clock that was measured, with both bounds."""
+    rows = []
+    for name, row in (results.get("outages") or {}).items():
+        if row is None:
+            continue
+        text = f"{row['lower_s']:.2f}–{row['upper_s']:.2f} s" if row["outages"] else "no outage"
+        notes = [f"{row[key]} {key}" for key in ("flapping", "late") if row[key]]
+        if not row["ended"]:
+            notes.append("never came back")
+        rows.append(f"{CLOCK_WORDS.get(name, name)}: {text}" + (f" ({', '.join(notes)})" if notes else ""))
+    return rows
+
+
+def broken(results: Mapping[str, Any], run_dir: Path) -> list[str]:
+    """The checks that did not pass, failures first, and the evidence that decides the first of them."""
+    order = {"fail": 0, "unknown": 1}
+    rows = sorted((c for c in results.get("checks", ()) if c["verdict"] in order), key=lambda c: order[c["verdict"]])
+    lines = [line(str(check["verdict"]), f"{check['name']}: {check['why']}") for check in rows]
+    if rows and rows[0]["evidence"]:
+        number = rows[0]["evidence"][0]
+        row = _history_line(run_dir / "history.jsonl", number)
+        if row:
+            lines.insert(1, line("", f"op {number}: {row[:200]}"))
+    return lines
+
+
+def _history_line(path: Path, number: int) -> str | None:
+    try:
+        with path.open(encoding="utf-8") as lines:
+            return next((row.strip() for i, row in enumerate(lines) if i == number), None)
+    except OSError:
+        return None
+
+
+def _check(results: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    return next((check for check in results.get("checks", ()) if check["name"] == name), None)
+
+
+def tally(documents: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line over several runs: how many passed, and the median of the headline outages with their spread."""
+    verdicts = [document["verdict"] for document in documents]
+    outages = sorted(d["outage"]["upper_s"] for d in documents if d.get("outage"))
+    text = f"{verdicts.count('pass')} of {len(verdicts)} passed"
+    if verdicts.count("pass") == len(verdicts):
+        text += f" (true pass rate ≥ {_lower_bound(len(verdicts)):.0%} at 95 %)"
+    if outages:
+        text += f"; outage upper bound: median {median(outages):.2f} s, {outages[0]:.2f}–{outages[-1]:.2f} s"
+    return [line("runs", text)]
+
+
+def _lower_bound(n: int) -> float:
+    """Exact one-sided 95 % bound of the pass rate after n passes out of n (Clopper-Pearson: 0.05 to the power 1/n)."""
+    return float(0.05 ** (1 / n))

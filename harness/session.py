@@ -1,0 +1,237 @@
+"""From a request to a run and back to a clean host: finds or brings up the cell, runs, reports, takes it down.
+
+A cell that `pbx-chaos up` left standing is used as it is and stays; any other is brought up for the run and taken down
+after it, whatever happened in between. Ruins of an earlier, killed run under the same name are removed first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness import catalogue, doctor, engine, environment, images
+from harness.cell import cell as cells
+from harness.cell.cell import Cell
+from harness.cell.policy import Policy, load_policy
+from harness.cell.profile import Profile, load_profile
+from harness.errors import HarnessError, UsageError
+from harness.interrupts import Gate, interrupts
+from harness.lock import cell_lock
+from harness.nemesis import plan_rows
+from harness.region.cleanup import cleanup, leftovers
+from harness.report import summary
+from harness.run import Outcome, Run, Say
+from harness.rundir import RunDir
+from harness.scenario import Scenario
+from harness.topology import Topology
+
+CLOUDS = ("moto",)
+TIMINGS = ("instant",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user asked for, by name; `resolve` says at once what is wrong with it."""
+
+    scenarios: Sequence[str] = ()
+    policy: str = "default"
+    pbx: str = "stand-in"
+    cloud: str = "moto"
+    timing: str = "instant"
+    cell: str = "pbx"
+    slot: int = 0
+    seed: int = 0
+    out: Path = Path("reports/runs")
+    keep_on_failure: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """The same request with every name looked up."""
+
+    request: Request
+    scenarios: tuple[Scenario, ...]
+    policy: Policy
+    profile: Profile
+    topology: Topology
+
+    @property
+    def system(self) -> str:
+        return f"{self.profile.name}@local/{self.request.timing}"
+
+
+def resolve(request: Request) -> Resolved:
+    """Look every name up; `UsageError` for the first one that is wrong, before anything is started."""
+    if request.cloud not in CLOUDS:
+        raise UsageError(f"--cloud {request.cloud}: this version knows {', '.join(CLOUDS)}")
+    if request.timing not in TIMINGS:
+        raise UsageError(f"--timing {request.timing}: this version knows {', '.join(TIMINGS)}")
+    try:
+        topology = Topology(cell=request.cell, slot=request.slot)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return Resolved(
+        request=request,
+        scenarios=tuple(catalogue.scenario(name) for name in request.scenarios),
+        policy=load_policy(str(catalogue.policy_path(request.policy))),
+        profile=load_profile(str(catalogue.profile_path(request.pbx))),
+        topology=topology,
+    )
+
+
+def bring_up(resolved: Resolved, *, progress: Callable[[str], None]) -> Cell:
+    """A fresh cell; on a failure, or Ctrl-C, nothing of it is left. The caller holds the cell's lock."""
+    doctor.require(resolved.request.out)
+    client = engine.connect()
+    built = images.ensure(client, say=progress)
+    ruins = leftovers(resolved.topology)
+    if ruins:
+        progress(f"removing what an earlier run left: {len(ruins)} things")
+        cleanup(resolved.topology)
+    try:
+        return cells.up(
+            resolved.topology, policy=resolved.policy, profile=resolved.profile, images=built, progress=progress
+        )
+    except BaseException:
+        take_down(resolved.topology)
+        raise
+
+
+def stand(cell: Cell) -> None:
+    """Mark a cell as one that stays until `pbx-chaos down`."""
+    _standing_mark(cell.topology).touch()
+
+
+def standing_cell(resolved: Resolved, *, died: dict[str, Any] | None) -> Cell | None:
+    """The cell that `up` left standing, or None; one of another kind than asked for is a usage error.
+
+    `died` is the note of a harness that was killed while it used the cell: then nobody knows what state it is in, and
+    it counts as ruins.
+    """
+    if died or not _standing_mark(resolved.topology).exists():
+        return None
+    try:
+        cell = cells.load(resolved.topology.cell)
+    except HarnessError:
+        return None
+    if cell.policy.name != resolved.policy.name or cell.profile.name != resolved.profile.name:
+        raise UsageError(
+            f"cell {resolved.topology.cell!r} is up with policy {cell.policy.name} and PBX {cell.profile.name}: "
+            f"use these, take it down with `pbx-chaos down`, or name another one with --cell NAME --slot N"
+        )
+    return cell
+
+
+def run_once(resolved: Resolved, scenario: Scenario, *, say: Say) -> Outcome:
+    """One run of one scenario on a cell of its own, or on the standing one; the outcome is saved and summarised."""
+    started = datetime.now(UTC)
+    request = resolved.request
+    run_dir = _create_run_dir(request, scenario, started)
+    with interrupts() as gate, cell_lock(request.cell, doing=f"run {scenario.name}", run_dir=run_dir.path) as died:
+        meta = _meta(resolved, scenario, started)
+        run_dir.write_json("scenario.json", meta)
+        run_dir.write_json("environment.json", meta["environment"])
+        standing = standing_cell(resolved, died=died)
+        cell = standing
+        try:
+            if cell is None:
+                began = time.monotonic()
+                cell = bring_up(resolved, progress=lambda line: say(None, "cell", line))
+                ready_s = time.monotonic() - began
+                say(None, "cell", f"{len(cell.nodes)} nodes, {_fidelity(resolved)}   ready {ready_s:.1f} s")
+                meta = {**meta, "ready_s": round(ready_s, 3)}
+            else:
+                say(None, "cell", f"{len(cell.nodes)} nodes, {_fidelity(resolved)}   already up")
+            meta = {**meta, "nodes": [node.name for node in cell.nodes]}
+            run_dir.write_json("scenario.json", meta)
+            outcome = execute(scenario, cell, run_dir, meta, say=say, gate=gate)
+        except HarnessError as error:
+            gate.close()
+            run_dir.write_json("results.json", {"verdict": "unknown", "error": str(error), **_head(meta)})
+            raise
+        finally:
+            gate.close()
+            if standing is None and cell is not None:
+                if _keep(request, run_dir):
+                    stand(cell)
+                else:
+                    take_down(resolved.topology)
+    return outcome
+
+
+def execute(scenario: Scenario, cell: Cell, run_dir: RunDir, meta: dict[str, Any], *, say: Say, gate: Gate) -> Outcome:
+    """Run on a cell that is up, then write summary.md."""
+    outcome = Run(scenario=scenario, cell=cell, run_dir=run_dir, meta=meta, say=say, gate=gate).execute()
+    run_dir.write_text("summary.md", summary.markdown(outcome.results, run_dir=run_dir.path))
+    return outcome
+
+
+def run_on(cell: Cell, resolved: Resolved, scenario: Scenario, *, say: Say) -> Outcome:
+    """One run on a cell the caller holds (the pytest plugin's); the caller also has its lock."""
+    started = datetime.now(UTC)
+    run_dir = _create_run_dir(resolved.request, scenario, started)
+    meta = {**_meta(resolved, scenario, started), "nodes": [node.name for node in cell.nodes]}
+    run_dir.write_json("scenario.json", meta)
+    run_dir.write_json("environment.json", meta["environment"])
+    with interrupts() as gate:
+        return execute(scenario, cell, run_dir, meta, say=say, gate=gate)
+
+
+def _standing_mark(topology: Topology) -> Path:
+    return topology.state_dir / "standing"
+
+
+def take_down(topology: Topology) -> None:
+    """Remove a cell and everything that belongs to it; never fails on what is already gone."""
+    with suppress(HarnessError):
+        cells.down(topology)
+    cleanup(topology)
+
+
+def _keep(request: Request, run_dir: RunDir) -> bool:
+    if not request.keep_on_failure:
+        return False
+    results = run_dir.read_json("results.json") or {}
+    return results.get("verdict") != "pass"
+
+
+def _create_run_dir(request: Request, scenario: Scenario, started: datetime) -> RunDir:
+    try:
+        return RunDir.create(request.out, scenario=scenario.name, seed=request.seed, started=started)
+    except OSError as error:
+        raise UsageError(f"--out {request.out}: can't write there: {error.strerror}") from error
+
+
+def _fidelity(resolved: Resolved) -> str:
+    caveat = " (not AWS seconds)" if resolved.request.timing == "instant" else ""
+    return f"{resolved.system}{caveat}"
+
+
+def _head(meta: dict[str, Any]) -> dict[str, Any]:
+    return {key: meta[key] for key in ("scenario", "policy", "cloud", "timing", "seed", "started_at", "system")}
+
+
+def _meta(resolved: Resolved, scenario: Scenario, started: datetime) -> dict[str, Any]:
+    """scenario.json: what was asked for, enough to judge the history again later."""
+    request = resolved.request
+    return {
+        "scenario": scenario.name,
+        "summary": scenario.summary,
+        "policy": resolved.policy.name,
+        "pbx": resolved.profile.name,
+        "cloud": request.cloud,
+        "timing": request.timing,
+        "seed": request.seed,
+        "started_at": started.isoformat(timespec="milliseconds"),
+        "system": resolved.system,
+        "clocks": {p.clock: {"period_s": p.period_s, "deadline_s": p.deadline_s} for p in scenario.probes},
+        "timeline": plan_rows(scenario.timeline),
+        "limits": {"outage_limit_s": resolved.policy.limits.outage_limit_s},
+        "roles": {resource.id: resource.role for resource in resolved.policy.resource},
+        "environment": environment.describe(),
+    }
