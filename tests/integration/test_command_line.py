@@ -1,0 +1,147 @@
+"""The commands as a user types them, on a real cell: misuse, Ctrl-C, kill -9, two harnesses at once, leaks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import docker
+import pytest
+
+from harness.command import wait_for
+from tests.integration.hosts import traces
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+CELL = "pbx-cli"
+SLOT = "14"
+HERE = ["--cell", CELL, "--slot", SLOT]
+EARLY_AND_LATE_S = (2.0, 21.0)
+ALL_MOMENTS_S = (0.3, 1.5, 4.0, 7.0, 10.0, 13.0, 16.0, 19.0, 24.0, 34.0)
+
+
+def command(argv: Sequence[str]) -> list[str]:
+    return [sys.executable, "-c", "import harness.cli; harness.cli.main()", *argv]
+
+
+def start(argv: Sequence[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(argv), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def finish(argv: Sequence[str], *, timeout_s: float = 200) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(argv), capture_output=True, text=True, timeout=timeout_s)
+
+
+def run_crash(out: Path, *more: str) -> list[str]:
+    return ["run", "active-node-crash", "--policy", "tuned", *HERE, "--out", str(out), *more]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    yield
+    finish(["down", "--cell", CELL])
+    assert traces(CELL) == []
+
+
+def test_a_busy_subnet_is_named_with_the_way_out() -> None:
+    client = docker.from_env()
+    pool = docker.types.IPAMPool(subnet="198.18.26.0/24")
+    network = client.networks.create("pbx-cli-busy", ipam=docker.types.IPAMConfig(pool_configs=[pool]))
+    try:
+        done = finish(["up", "--cell", CELL, "--slot", "13"])
+    finally:
+        network.remove()
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert "198.18.26.0/24" in last
+    assert "--slot" in last
+
+
+def test_a_full_disk_is_named_before_anything_starts(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "pbx-cli-full", str(tmp_path)], check=True)
+    try:
+        done = finish(run_crash(tmp_path / "runs"))
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    assert done.returncode == 2
+    assert "GiB free" in done.stderr
+
+
+def test_no_fuse_device_is_named_before_anything_starts(tmp_path: Path) -> None:
+    hidden = ["unshare", "-m", "sh", "-c", 'mount --bind /dev/null /dev/fuse; exec "$@"', "sh"]
+    argv = [*hidden, *command(["doctor", "--json"])]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    findings = {row["name"]: row for row in json.loads(done.stdout)}
+    assert "root" in findings
+    assert findings["fuse"]["ok"] is False or done.returncode in (0, 2)
+
+
+def test_ctrl_c_in_the_middle_heals_keeps_the_evidence_and_exits_2(tmp_path: Path) -> None:
+    process = start(run_crash(tmp_path))
+    history = tmp_path / "active-node-crash" / "latest" / "history.d" / "options.jsonl"
+    wait_for("the first answers", lambda: history.exists() and history.stat().st_size > 10_000, timeout_s=90)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 2, stderr
+    assert "stopped by SIGINT" in stderr
+    assert (history.parent.parent / "history.jsonl").stat().st_size > 10_000
+    assert json.loads((history.parent.parent / "results.json").read_text())["verdict"] == "unknown"
+    assert traces(CELL) == []
+
+
+def test_abort_from_another_terminal_ends_the_run_with_2(tmp_path: Path) -> None:
+    process = start(run_crash(tmp_path))
+    journal = tmp_path / "active-node-crash" / "latest" / "undo.jsonl"
+    wait_for("the fault", lambda: journal.exists() and '"landed"' in journal.read_text(), timeout_s=120)
+    second = finish(run_crash(tmp_path))
+    assert second.returncode == 2
+    assert "in use by process" in second.stderr
+    done = finish(["abort", "--cell", CELL])
+    assert done.returncode == 0, done.stderr
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 2, stderr
+    assert '"healed"' in journal.read_text()
+
+
+@pytest.mark.parametrize("after_s", EARLY_AND_LATE_S)
+def test_kill_9_then_clean_leaves_nothing(after_s: float, tmp_path: Path) -> None:
+    kill_then_clean(after_s, tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("after_s", ALL_MOMENTS_S)
+def test_kill_9_at_any_moment_then_clean_leaves_nothing(after_s: float, tmp_path: Path) -> None:
+    kill_then_clean(after_s, tmp_path)
+
+
+def kill_then_clean(after_s: float, out: Path) -> None:
+    process = start(run_crash(out))
+    try:
+        process.wait(timeout=after_s)
+    except subprocess.TimeoutExpired:
+        os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+    began = time.monotonic()
+    done = finish(["clean"])
+    assert done.returncode == 0, done.stderr
+    assert traces(CELL) == []
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1500)
+def test_ten_runs_in_a_row_pass_and_leave_nothing(tmp_path: Path) -> None:
+    done = finish(run_crash(tmp_path, "--repeat", "10", "--json"), timeout_s=1400)
+    documents = json.loads(done.stdout)
+    assert [document["verdict"] for document in documents] == ["pass"] * 10
+    assert done.returncode == 0
+    assert traces(CELL) == []

@@ -1,0 +1,70 @@
+"""Bad input is answered with one clear line and exit code 3, before anything is started."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from harness.cli import invoke
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        (["run", "no-such-scenario"], 3, "unknown scenario 'no-such-scenario'"),
+        (["run", "active-node-crush"], 3, "did you mean 'active-node-crash'?"),
+        (["run", "missing.py"], 3, "no scenario file missing.py"),
+        (["run", "active-node-crash", "--policy", "tunned"], 3, "did you mean 'tuned'?"),
+        (["run", "active-node-crash", "--policy", "tuned,nope"], 3, "unknown policy 'nope'"),
+        (["run", "active-node-crash", "--policy", "missing.toml"], 3, "no policy file missing.toml"),
+        (["run", "active-node-crash", "--pbx", "asterix"], 3, "unknown PBX profile 'asterix'"),
+        (["run", "active-node-crash", "--cloud", "aws"], 3, "--cloud aws"),
+        (["run", "active-node-crash", "--timing", "aws"], 3, "--timing aws"),
+        (["run", "active-node-crash", "--slot", "99"], 3, "slot must be 0-15"),
+        (["run", "active-node-crash", "--repeat", "0"], 3, "--repeat"),
+        (["run", "active-node-crash", "--no-such-option"], 3, "No such option"),
+        (["run"], 3, "Missing argument"),
+        (["nonsense"], 3, "No such command"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_3(
+    argv: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke(argv) == code
+    said = capsys.readouterr()
+    assert words in said.err
+    assert len(said.err.strip().splitlines()) == 1
+    assert said.out == ""
+
+
+def test_a_scenario_file_that_does_not_load_says_why(tmp_path, capsys) -> None:  # type: ignore[no-untyped-def]
+    broken = tmp_path / "broken.py"
+    broken.write_text("from harness.scenario import Scenario\nX = Scenario(name='Bad Name', probes=[], timeline=[])\n")
+    assert invoke(["run", str(broken)]) == 3
+    assert "a scenario's name is lower-case words" in capsys.readouterr().err
+
+
+def test_no_docker_engine_says_what_to_do(monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+    assert invoke(["doctor"]) == 2
+    said = capsys.readouterr().out
+    assert "no Docker engine answers" in said
+    assert "make setup" in said
+
+
+def test_list_json_is_one_document_with_everything_there_is(capsys) -> None:  # type: ignore[no-untyped-def]
+    assert invoke(["list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"scenarios", "faults", "probes", "checkers", "policies", "profiles", "defects"}
+    assert "active-node-crash" in {row["name"] for row in found["scenarios"]}
+    assert {"default", "tuned"} <= {row["name"] for row in found["policies"]}
+    assert "power_off" in {row["name"] for row in found["faults"]}
+    assert {"sip_options", "new_calls"} <= {row["name"] for row in found["probes"]}
+    for rows in found.values():
+        assert all(row["name"] and row["summary"] for row in rows)
+
+
+def test_importing_the_command_line_is_quick_enough_to_answer_a_typo() -> None:
+    code = "import sys, harness.cli; sys.exit('moto' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 0
