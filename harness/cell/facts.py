@@ -18,7 +18,7 @@ class NodeFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class CellFacts:
-    """The whole cell. `containers` is true where nodes share the host's CPUs and may not ask for real-time scheduling."""
+    """The whole cell. `containers`: nodes share the host's CPUs and may not ask for real-time scheduling."""
 
     cluster_name: str
     nodes: tuple[NodeFacts, ...]

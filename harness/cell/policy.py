@@ -1,7 +1,7 @@
-"""A policy: everything an operator chooses about the cluster, as one TOML file (fixtures/policies/), frozen and checked.
+"""A policy: everything an operator chooses about the cluster, as one TOML file (fixtures/policies/), frozen, checked.
 
-Names are the tools' own: timers as in corosync.conf(5), properties and meta attributes as in Pacemaker Explained. What a
-file leaves out keeps the distribution's default: it is *absent* from the generated configuration, never filled in here.
+Names are the tools' own: timers as in corosync.conf(5), properties and meta attributes as in Pacemaker Explained. What
+a file leaves out keeps the distribution's default: it is *absent* from the generated configuration, not filled in here.
 A mistake in a file is a `UsageError` that names the file, the setting and what is wrong with it.
 """
 
@@ -223,20 +223,24 @@ _OWNED_BY_FENCING = {
     "stonith-timeout": "fencing.timeout_s",
 }
 
-PROPERTIES = frozenset(
-    "batch-limit cluster-delay cluster-ipc-limit cluster-recheck-interval concurrent-fencing dc-deadtime "
-    "election-timeout enable-acl enable-startup-probes fence-reaction have-watchdog join-finalization-timeout "
-    "join-integration-timeout load-threshold maintenance-mode migration-limit no-quorum-policy node-action-limit "
-    "node-health-base node-health-green node-health-red node-health-strategy node-health-yellow pe-error-series-max "
-    "pe-input-series-max pe-warn-series-max placement-strategy priority-fencing-delay remove-after-stop "
-    "shutdown-escalation shutdown-lock shutdown-lock-limit start-failure-is-fatal startup-fencing "
-    "stonith-max-attempts stonith-watchdog-timeout stop-all-resources stop-orphan-actions stop-orphan-resources "
-    "symmetric-cluster transition-delay".split()
-)
+_PROPERTIES = """
+    batch-limit cluster-delay cluster-ipc-limit cluster-recheck-interval concurrent-fencing dc-deadtime
+    election-timeout enable-acl enable-startup-probes fence-reaction have-watchdog join-finalization-timeout
+    join-integration-timeout load-threshold maintenance-mode migration-limit no-quorum-policy node-action-limit
+    node-health-base node-health-green node-health-red node-health-strategy node-health-yellow pe-error-series-max
+    pe-input-series-max pe-warn-series-max placement-strategy priority-fencing-delay remove-after-stop
+    shutdown-escalation shutdown-lock shutdown-lock-limit start-failure-is-fatal startup-fencing
+    stonith-max-attempts stonith-watchdog-timeout stop-all-resources stop-orphan-actions stop-orphan-resources
+    symmetric-cluster transition-delay
+"""
+
+PROPERTIES = frozenset(_PROPERTIES.split())
 """Cluster properties of Pacemaker 2.1 (pacemaker-controld(7), pacemaker-schedulerd(7)) but for those of [fencing]."""
 
-META_ATTRIBUTES = frozenset(
-    "allow-migrate allow-unhealthy-nodes container-attribute-target critical failure-timeout is-managed maintenance "
-    "migration-threshold multiple-active priority requires resource-stickiness target-role".split()
-)
+_META_ATTRIBUTES = """
+    allow-migrate allow-unhealthy-nodes container-attribute-target critical failure-timeout is-managed maintenance
+    migration-threshold multiple-active priority requires resource-stickiness target-role
+"""
+
+META_ATTRIBUTES = frozenset(_META_ATTRIBUTES.split())
 """Meta attributes of a primitive (Pacemaker Explained 2.1, Resource Options)."""

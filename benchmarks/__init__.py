@@ -1,0 +1,1 @@
+"""What `make bench` measures, and the floors it is compared with."""

@@ -1,0 +1,89 @@
+"""Policies: the shipped ones load, and a mistake in a file is named, with file and setting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.cell.policy import POLICIES, Corosync, effective_token_ms, load_policy, parse_policy
+from harness.errors import UsageError
+
+MINIMAL = """
+name = "mine"
+summary = "one line"
+
+[[resource]]
+id = "pbx"
+role = "pbx"
+"""
+
+
+@pytest.mark.parametrize("path", sorted(POLICIES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_policy_loads_under_its_own_name(path: Path) -> None:
+    policy = load_policy(path.stem)
+    assert policy.name == path.stem
+    assert policy.summary
+
+
+@pytest.mark.parametrize("name", ["default", "tuned"])
+def test_default_and_tuned_fence_and_own_all_four_parts(name: str) -> None:
+    policy = load_policy(name)
+    assert policy.fencing.enabled
+    assert [r.role for r in policy.resource] == ["volume", "filesystem", "pbx", "address"]
+    assert policy.limits.outage_limit_s
+
+
+def test_what_a_file_leaves_out_stays_absent() -> None:
+    policy = parse_policy(MINIMAL, source="mine.toml")
+    assert policy.corosync == Corosync()
+    assert policy.corosync.token_ms is None
+    assert policy.properties == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("[corosync]\ntoken_mss = 1000", "corosync.token_mss"),
+        ("[corosync]\ntoken_ms = 0", "corosync.token_ms"),
+        ("[corosync]\ntoken_ms = 1000\nconsensus_ms = 1200", "consensus_ms: 1200 is below 1.2"),
+        ("[properties]\nstonith-enabled = false", "set fencing.enabled instead"),
+        ("[properties]\ndc-deadtme = '1s'", "properties.dc-deadtme: Pacemaker 2.1 has no such name"),
+        ("[defaults]\nstickiness = 1", "defaults.stickiness"),
+        ("[fencing]\nparams = { region = '{regoin}' }", "no fact {regoin}"),
+        ("[fencing]\nparams = { region = '{' }", "fencing.params.region"),
+        ("[[resource]]\nid = 'pbx'\nrole = 'other'\nagent = 'ocf:a:b'", "resource 'pbx' is there 2 times"),
+        ("[[resource]]\nid = 'volume'\nrole = 'volume'", "resource volume: agent is missing"),
+        ("[[resource]]\nid = 'volume'\nrole = 'volume'\nagent = 'awsebs'", "resource[1].agent"),
+        ("[[resource]]\nid = 'volume'\nrole = 'disk'\nagent = 'ocf:a:b'", "resource[1].role"),
+        ("= 1", "not a TOML file"),
+    ],
+)
+def test_mistakes_are_named(change: str, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse_policy(MINIMAL + change, source="mine.toml")
+    assert message in str(error.value)
+    assert str(error.value).startswith("mine.toml: ")
+
+
+def test_parallel_address_needs_a_file_system_and_an_address() -> None:
+    with pytest.raises(UsageError, match="parallel-address needs"):
+        parse_policy(MINIMAL.replace("[[", "ordering = 'parallel-address'\n[[", 1), source="mine.toml")
+
+
+def test_unknown_policy_lists_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="default, tuned"):
+        load_policy("tunde")
+
+
+@pytest.mark.parametrize(
+    ("corosync", "nodes", "token_ms"),
+    [
+        (Corosync(), 3, 3650),
+        (Corosync(), 2, 3000),
+        (Corosync(token_ms=1000), 3, 1650),
+        (Corosync(token_ms=1000, token_coefficient_ms=0), 3, 1000),
+    ],
+)
+def test_effective_token(corosync: Corosync, nodes: int, token_ms: int) -> None:
+    assert effective_token_ms(corosync, nodes=nodes) == token_ms
