@@ -1,4 +1,8 @@
-"""Brings the evidence home: node logs, alerts, CIB, cluster state, EC2 calls, each kept as soon as it is read."""
+"""Brings the evidence home: node logs, alerts, CIB, cluster state, EC2 calls, each kept as soon as it is read.
+
+alerts.jsonl holds facts of all nodes on the run's clock, ordered by time, by kind: Pacemaker's own alerts (`node`,
+`fencing`, `resource`), what only its log tells (`fence_requested`), and corosync's complaints (`not_scheduled`).
+"""
 
 from __future__ import annotations
 
@@ -19,20 +23,23 @@ if TYPE_CHECKING:
     from harness.cell.cluster import ClusterState
 
 NODE_LOGS = "/var/log/pbx-node"
-_FENCE_ASKED = re.compile(r"Requesting (?:peer )?fencing \((?P<action>\w+)\) targeting (?P<target>\S+)")
+EXPECTED_LOGS = ("alerts.jsonl", "corosync.log", "pacemaker.log")
+_FENCE_ASKED = re.compile(r"Requesting peer fencing \((?P<action>\w+)\) (?:targeting|of) (?P<target>\S+)")
+_NOT_SCHEDULED = re.compile(r"not scheduled (?:\(@\d+\) )?for (?P<ms>[0-9.]+) ms")
+_STAMP = re.compile(r"(\w{3} +\d+ \d\d:\d\d:\d\d)(\.\d{1,6})?")
+
+
+def as_plain(state: ClusterState) -> dict[str, Any]:
+    """A cluster state as JSON-ready data."""
+    return {**asdict(state), "active": state.active}
 
 
 def cluster_state(cell: Cell, run_dir: RunDir, moment: str) -> dict[str, Any]:
     """What the cluster says of itself now, kept as cluster-<moment>.json and cib-<moment>.xml."""
-    state = plain(cell.cluster())
+    state = as_plain(cell.cluster())
     run_dir.write_json(f"cluster-{moment}.json", state)
     run_dir.write_text(f"cib-{moment}.xml", cell.cib())
     return state
-
-
-def plain(state: ClusterState) -> dict[str, Any]:
-    """A cluster state as JSON-ready data, with the active node spelled out."""
-    return {**asdict(state), "active": state.active}
 
 
 def region_files(cell: Cell, run_dir: RunDir) -> None:
@@ -46,25 +53,38 @@ def region_files(cell: Cell, run_dir: RunDir) -> None:
 
 
 def node_logs(cell: Cell, run_dir: RunDir, offset: WallOffset) -> list[str]:
-    """Every node's evidence folder into logs/, and all alerts into alerts.jsonl. Returns what could not be read."""
+    """Every node's evidence folder into logs/, and all facts in it into alerts.jsonl. Returns what was not readable."""
     missing: list[str] = []
-    alerts: list[dict[str, Any]] = []
+    facts: list[dict[str, Any]] = []
     for node in cell.nodes:
-        for name in ("corosync.log", "pacemaker.log", "alerts.jsonl", "boot.log"):
+        try:
+            found = node.run(["ls", "-1", NODE_LOGS], timeout_s=10).stdout.split()
+        except HarnessError as error:
+            missing.append(f"{node.name}: {error}")
+            continue
+        missing += [f"{node.name} {name}: not there" for name in EXPECTED_LOGS if name not in found]
+        for name in found:
             try:
                 data = node.fetch(f"{NODE_LOGS}/{name}")
             except HarnessError as error:
                 missing.append(f"{node.name} {name}: {error}")
                 continue
             (run_dir.path / "logs" / f"{node.name}-{name}").write_bytes(data)
-            text = data.decode(errors="replace")
-            if name == "alerts.jsonl":
-                alerts.extend(parse_alerts(text.splitlines(), offset))
-            elif name == "pacemaker.log":
-                alerts.extend(fence_requests(text.splitlines(), node.name, offset))
-    lines = [dumps(alert) for alert in sorted(alerts, key=lambda a: a["time_ns"])]
-    run_dir.write_text("alerts.jsonl", "".join(line + "\n" for line in lines))
+            facts += facts_of(name, data.decode(errors="replace").splitlines(), node.name, offset)
+    facts.sort(key=lambda fact: fact["time_ns"])
+    run_dir.write_text("alerts.jsonl", "".join(dumps(fact) + "\n" for fact in facts))
     return missing
+
+
+def facts_of(name: str, lines: list[str], reporter: str, offset: WallOffset) -> list[dict[str, Any]]:
+    """The facts in one file of a node's evidence folder."""
+    if name == "alerts.jsonl":
+        return parse_alerts(lines, offset)
+    if name == "pacemaker.log":
+        return fence_requests(lines, reporter, offset)
+    if name == "corosync.log":
+        return not_scheduled(lines, reporter, offset)
+    return []
 
 
 def parse_alerts(lines: Iterable[str], offset: WallOffset) -> list[dict[str, Any]]:
@@ -93,35 +113,53 @@ def parse_alerts(lines: Iterable[str], offset: WallOffset) -> list[dict[str, Any
 
 def fence_requests(lines: Iterable[str], reporter: str, offset: WallOffset) -> list[dict[str, Any]]:
     """When a node's fencer was asked to fence whom, out of pacemaker.log: no alert tells the beginning."""
-    rows = []
+    return [
+        _fact(time_ns, reporter, kind="fence_requested", node=asked["target"], task=asked["action"], desc="requested")
+        for time_ns, asked in _matches(lines, _FENCE_ASKED, offset)
+    ]
+
+
+def not_scheduled(lines: Iterable[str], reporter: str, offset: WallOffset) -> list[dict[str, Any]]:
+    """Corosync's "main process was not scheduled for … ms" (corosync 3, totemsrp): the host stalled it that long."""
+    return [
+        _fact(time_ns, reporter, kind="not_scheduled", node=reporter, exec_ms=round(float(said["ms"])))
+        for time_ns, said in _matches(lines, _NOT_SCHEDULED, offset)
+    ]
+
+
+def _matches(lines: Iterable[str], pattern: re.Pattern[str], offset: WallOffset) -> list[tuple[int, re.Match[str]]]:
+    found = []
     for line in lines:
-        asked = _FENCE_ASKED.search(line)
-        stamp = log_time_s(line) if asked else None
-        if asked and stamp is not None:
-            rows.append(
-                {
-                    "time_ns": offset.monotonic_ns(stamp),
-                    "reporter": reporter,
-                    "kind": "fence_requested",
-                    "node": asked["target"],
-                    "task": asked["action"],
-                    "rsc": "",
-                    "desc": "requested",
-                    "rc": 0,
-                    "exec_ms": 0,
-                }
-            )
-    return rows
+        match = pattern.search(line)
+        stamp_s = log_time_s(line) if match else None
+        if match and stamp_s is not None:
+            found.append((offset.monotonic_ns(stamp_s), match))
+    return found
 
 
-def log_time_s(line: str) -> float | None:
-    """The stamp of a pacemaker.log line (`Nov 24 17:09:02.123 host …`, UTC, no year) in seconds since the epoch."""
-    match = re.match(r"(\w{3} +\d+ \d\d:\d\d:\d\d(?:\.\d+)?)", line)
+def _fact(
+    time_ns: int, reporter: str, *, kind: str, node: str, task: str = "", desc: str = "", exec_ms: int = 0
+) -> dict[str, Any]:
+    row = {"time_ns": time_ns, "reporter": reporter, "kind": kind, "node": node, "task": task, "rsc": "", "desc": desc}
+    return {**row, "rc": 0, "exec_ms": exec_ms}
+
+
+def log_time_s(line: str, *, now: datetime | None = None) -> float | None:
+    """The stamp a log line of Pacemaker or corosync begins with (`Nov 24 17:09:02.123`, UTC), in seconds since the
+    epoch. It has no year: the latest one is meant that does not lie in the future."""
+    match = _STAMP.match(line)
     if not match:
         return None
-    text = match.group(1) if "." in match.group(1) else match.group(1) + ".0"
-    stamp = datetime.strptime(f"{datetime.now(UTC).year} {text}", "%Y %b %d %H:%M:%S.%f")
-    return stamp.replace(tzinfo=UTC).timestamp()
+    today = now or datetime.now(UTC)
+    for year in (today.year + 1, today.year, today.year - 1):
+        text = f"{year} {match[1]}{match[2] or '.0'}"
+        try:
+            stamp = datetime.strptime(text, "%Y %b %d %H:%M:%S.%f").replace(tzinfo=UTC)
+        except ValueError:
+            continue
+        if (stamp - today).days < 1:
+            return stamp.timestamp()
+    return None
 
 
 def _int(text: Any) -> int | None:

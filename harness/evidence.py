@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from harness import history
 from harness.checkers.outage import find_outages
 from harness.checkers.types import Evidence, FaultRecord
 from harness.history import Op
-from harness.results import Outage
+from harness.results import CLOCKS, Outage
 from harness.rundir import RunDir
-
-CLOCKS = ("options", "register", "new_call", "media")
-"""The clocks of design and results, by the `f` of their ops."""
 
 
 def load(run_dir: RunDir) -> Evidence:
@@ -22,22 +18,24 @@ def load(run_dir: RunDir) -> Evidence:
     meta: dict[str, Any] = run_dir.read_json("scenario.json") or {}
     stages: dict[str, Any] = run_dir.read_json("stages.json") or {}
     ops = merged(run_dir)
-    clocks = [clock for clock in CLOCKS if clock in meta.get("clocks", {})]
+    timings: dict[str, dict[str, float]] = meta.get("clocks", {})
+    clocks = [clock for clock in CLOCKS if clock in timings]
     return Evidence(
         ops=ops,
         clocks=clocks,
-        faults=fault_records(ops),
+        faults=fault_records(ops, run_dir.read_rows(run_dir.journal.name)),
         steady_ns=stages.get("steady_ns"),
         end_ns=stages.get("end_ns") or (ops[-1].time_ns if ops else 0),
-        outages={clock: outages_of(ops, clock, meta["clocks"][clock]) for clock in clocks},
+        outages={clock: outages_of(ops, clock, timings[clock]) for clock in clocks},
         cluster={moment: run_dir.read_json(f"cluster-{moment}.json") for moment in ("before", "after")},
         cloud_calls=run_dir.read_rows("cloud-calls.jsonl"),
         region_events=run_dir.read_rows("region-events.jsonl"),
         alerts=run_dir.read_rows("alerts.jsonl"),
-        node_logs={path.name: path.read_text(errors="replace") for path in _corosync_logs(run_dir.path)},
         left_behind=run_dir.read_json("left-behind.json"),
         expected_nodes=tuple(meta.get("nodes", ())),
         expected_faults=len(meta.get("timeline", ())),
+        roles=meta.get("roles", {}),
+        limits=meta.get("limits", {}),
     )
 
 
@@ -50,40 +48,38 @@ def merged(run_dir: RunDir) -> list[Op]:
 def outages_of(ops: Sequence[Op], clock: str, timing: dict[str, float]) -> list[Outage]:
     """The outages one clock saw; `timing` has its period_s and deadline_s."""
     return find_outages(
-        history.pairs(ops, clock), clock=clock, deadline_s=timing["deadline_s"], period_s=timing["period_s"]
+        history.pairs(ops, clock),
+        clock=clock,
+        deadline_s=timing["deadline_s"],
+        period_s=timing["period_s"],
+        late=[op for op in ops if op.f == f"{clock}_late"],
     )
 
 
-def fault_records(ops: Iterable[Op]) -> list[FaultRecord]:
-    """What the nemesis did, injury by injury, from its ops."""
+def fault_records(ops: Iterable[Op], journal: Iterable[dict[str, Any]] = ()) -> list[FaultRecord]:
+    """What happened to each injury: the nemesis's ops, and the undo journal where another process healed for it."""
     asked: dict[int, Op] = {}
     ended: dict[int, Op] = {}
-    healed: dict[int, int] = {}
+    heals: dict[int, Op] = {}
     for op in ops:
-        number = op.value.get("n")
-        if op.f == "fault" and op.type == "invoke":
-            asked[number] = op
-        elif op.f == "fault":
-            ended[number] = op
-        elif op.f == "heal" and op.type == "ok":
-            healed[number] = op.time_ns
-    records = []
-    for number, op in sorted(asked.items()):
-        end = ended.get(number)
-        landed = end if end is not None and end.type == "ok" else None
-        records.append(
-            FaultRecord(
-                name=op.value["name"],
-                target=landed.value["target"] if landed else None,
-                asked_ns=op.time_ns,
-                landed_ns=landed.value["landed_ns"] if landed else None,
-                healed_ns=healed.get(number),
-                observed_by=landed.value["observed_by"] if landed else None,
-                error=end.error if end is not None else "never answered",
-            )
-        )
-    return records
+        if op.f == "fault":
+            (asked if op.type == "invoke" else ended)[int(op.value["n"])] = op
+        elif op.f == "heal" and op.type != "invoke":
+            heals[int(op.value["n"])] = op
+    healed_by_others = {int(row["n"]): int(row["time_ns"]) for row in journal if row["state"] == "healed"}
+    return [_record(op, ended.get(n), heals.get(n), healed_by_others.get(n)) for n, op in sorted(asked.items())]
 
 
-def _corosync_logs(path: Path) -> list[Path]:
-    return sorted((path / "logs").glob("*corosync*"))
+def _record(asked: Op, end: Op | None, heal: Op | None, healed_by_others_ns: int | None) -> FaultRecord:
+    landed = end.value if end is not None and end.type == "ok" else {}
+    healed_ns = heal.time_ns if heal is not None and heal.type == "ok" else healed_by_others_ns
+    return FaultRecord(
+        name=asked.value["name"],
+        target=landed.get("target"),
+        asked_ns=asked.time_ns,
+        landed_ns=landed.get("landed_ns"),
+        healed_ns=healed_ns,
+        observed_by=landed.get("observed_by"),
+        error=end.error if end is not None else "never answered",
+        heal_error=heal.error if heal is not None and healed_ns is None else None,
+    )

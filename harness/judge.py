@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from harness.checkers.types import Checker, Evidence
-from harness.evidence import CLOCKS
+from harness.checkers.types import Checker, Evidence, FaultRecord
 from harness.phases import Breakdown, breakdown
-from harness.results import CheckResult, Outage, overall
+from harness.results import CLOCKS, CheckResult, Outage, overall, slowest
 
 SCHEMA_VERSION = 1
 
 NOT_MEASURED = {
+    "options": "the OPTIONS clock",
     "register": "the REGISTER clock",
+    "new_call": "the new-call clock",
     "media": "media of held calls",
     "calls": "fate of held calls",
     "ledger": "acknowledged data",
@@ -22,10 +23,13 @@ NOT_MEASURED = {
 
 
 def judge(evidence: Evidence, checkers: Sequence[Checker], *, meta: dict[str, Any]) -> dict[str, Any]:
-    """results.json as data (docs/results.md). `meta` is scenario.json: what was asked for."""
+    """results.json as data, the shape of every version `SCHEMA_VERSION`. `meta` is scenario.json: what was asked for.
+
+    Times are in seconds, those that end in `_at_s` since the steady state. What was not measured is null and named in
+    `not_run`. `outage` is the headline: the slowest clock's longest outage, null when no clock saw one.
+    """
     checks = [_checked(checker, evidence) for checker in checkers]
-    head = headline(evidence)
-    path = breakdown(evidence, head) if head else None
+    head = slowest(evidence.outages)
     return {
         "schema_version": SCHEMA_VERSION,
         "scenario": meta["scenario"],
@@ -36,9 +40,10 @@ def judge(evidence: Evidence, checkers: Sequence[Checker], *, meta: dict[str, An
         "started_at": meta["started_at"],
         "system": meta["system"],
         "verdict": overall(checks),
+        "error": None,
         "outage": _outage_row(head, limit_s=_limit_s(checks)) if head else None,
         "outages": {clock: _clock_row(evidence, clock) for clock in CLOCKS},
-        "phases": _phase_rows(path),
+        "phases": _phase_rows(_path(evidence, head)),
         "checks": [asdict(check) for check in checks],
         "calls": None,
         "registrations": None,
@@ -50,12 +55,6 @@ def judge(evidence: Evidence, checkers: Sequence[Checker], *, meta: dict[str, An
     }
 
 
-def headline(evidence: Evidence) -> Outage | None:
-    """The slowest measured clock's longest outage: never ended counts longest."""
-    seen = [outage for outages in evidence.outages.values() for outage in outages]
-    return max(seen, key=lambda o: (o.end_ns is None, o.duration.upper_s), default=None)
-
-
 def _checked(checker: Checker, evidence: Evidence) -> CheckResult:
     """A checker that breaks decides nothing: unknown, with its own error as the reason."""
     try:
@@ -65,9 +64,18 @@ def _checked(checker: Checker, evidence: Evidence) -> CheckResult:
         return CheckResult(name=checker.name, verdict="unknown", why=why)
 
 
+def _path(evidence: Evidence, head: Outage | None) -> Breakdown | None:
+    """The critical path; none where the facts are no facts (the checker of the phases says what is wrong)."""
+    try:
+        return breakdown(evidence, head) if head else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 def _limit_s(checks: Sequence[CheckResult]) -> float | None:
-    limits = [check.metrics["limit_s"] for check in checks if "limit_s" in check.metrics]
-    return float(limits[0]) if limits else None
+    """The strictest limit that a check held the outage against."""
+    limits = [check.metrics["limit_s"] for check in checks if check.metrics.get("limit_s") is not None]
+    return float(min(limits)) if limits else None
 
 
 def _outage_row(outage: Outage, *, limit_s: float | None) -> dict[str, Any]:
@@ -85,12 +93,12 @@ def _clock_row(evidence: Evidence, clock: str) -> dict[str, Any] | None:
     if clock not in evidence.clocks:
         return None
     outages = evidence.outages[clock]
-    worst = max(outages, key=lambda o: (o.end_ns is None, o.duration.upper_s), default=None)
+    worst = slowest({clock: outages})
     return {
         "lower_s": round(worst.duration.lower_s, 3) if worst else 0.0,
         "upper_s": round(worst.duration.upper_s, 3) if worst else 0.0,
         "ended": worst.end_ns is not None if worst else True,
-        "starts_s": _since_steady(evidence, worst.start_ns) if worst else None,
+        "starts_at_s": _since_steady(evidence, worst.start_ns) if worst else None,
         "outages": len(outages),
         "flapping": sum(o.flapping for o in outages),
         "late": sum(o.late for o in outages),
@@ -103,14 +111,14 @@ def _phase_rows(path: Breakdown | None) -> dict[str, float] | None:
     return {**path.seconds, "unexplained": path.unexplained_s}
 
 
-def _fault_row(fault: Any, evidence: Evidence) -> dict[str, Any]:
+def _fault_row(fault: FaultRecord, evidence: Evidence) -> dict[str, Any]:
     return {
         "name": fault.name,
         "target": fault.target,
         "landed_at_s": _since_steady(evidence, fault.landed_ns),
         "healed_at_s": _since_steady(evidence, fault.healed_ns),
         "observed_by": fault.observed_by,
-        "error": fault.error,
+        "error": fault.error or fault.heal_error,
     }
 
 

@@ -1,8 +1,9 @@
 """Where the time went: spans from facts, and every instant of an outage given to exactly one of them.
 
-Each span has its own source: Pacemaker's alerts (a node lost, a fencing done, an agent's action with its run time),
-EC2 calls from the region's log (CloudTrail on AWS), the clients' first good answer. Spans may overlap; the critical
-path is walked backwards from the answer, and what no span covers is `unexplained`.
+Each span has its own source: Pacemaker's alerts (a node lost, a fencing done, an agent's action with its run time), the
+fencer's log (a fencing asked for), EC2 calls from the region's log (CloudTrail on AWS), the clients' first good answer.
+Spans may overlap; the critical path is walked backwards from the answer, and what no span covers is `unexplained`.
+A fact that nobody saw is never made up: the time it would have explained stays unexplained.
 """
 
 from __future__ import annotations
@@ -14,8 +15,18 @@ from typing import Any
 from harness.checkers.types import Evidence
 from harness.results import PHASES, Outage
 
-RESOURCE_PHASE = {"ebs": "attach", "fs": "mount", "pbx": "start", "eip": "address"}
-"""Which phase the start of each resource of the cell is."""
+ROLE_PHASE = {"volume": "attach", "filesystem": "mount", "pbx": "start", "address": "address", "other": "start"}
+"""Which phase the start of a resource of each role is."""
+
+PASS_ON_S = 2.5
+"""How long Pacemaker may take from one resource's result to the next one's action and still be said to decide: its
+controller sleeps 1-2 s while updates of its information base are pending. What takes longer has another reason."""
+
+EPSILON_NS = 50_000_000
+"""How much two facts may overlap and still follow each other: Pacemaker's stamps step by 4 ms and arrive late."""
+
+SAME_NEWS_NS = 5_000_000_000
+"""Within this time the same news, told by several nodes, is one piece of news."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,34 +53,41 @@ class Breakdown:
     spans: tuple[Span, ...]
 
     @property
+    def bound_s(self) -> float:
+        """How much may stay unexplained: 0.3 s or 5 %, whichever is more."""
+        return max(0.3, 0.05 * self.total_s)
+
+    @property
     def explained(self) -> bool:
-        """Whether the unexplained rest is within max(0.3 s, 5 %)."""
-        return self.unexplained_s <= max(0.3, 0.05 * self.total_s)
+        return self.unexplained_s <= self.bound_s
+
+
+def breakdown(evidence: Evidence, outage: Outage) -> Breakdown | None:
+    """The critical path of one outage, or None when it never ended."""
+    if outage.end_ns is None:
+        return None
+    return critical_path(spans_of(evidence, outage), start_ns=outage.start_ns, end_ns=outage.end_ns)
 
 
 def critical_path(spans: Iterable[Span], *, start_ns: int, end_ns: int) -> Breakdown:
     """Give every instant of [start_ns, end_ns] to one span, walking back from the end.
 
-    At each point the span that ends last (but not after the point) was the one waited for; it owns the time back to
-    its own start. Between spans nothing is known: unexplained.
+    At each point the span that reaches closest to it was the one waited for, the longest of several; it owns the time
+    back to its own start. Where none reaches, nothing is known: unexplained.
     """
     known = tuple(spans)
-    usable = [s for s in known if s.end_ns > start_ns and s.start_ns < end_ns]
     seconds = dict.fromkeys(PHASES, 0.0)
     unexplained_ns = 0
     cursor = end_ns
     while cursor > start_ns:
-        candidates = [s for s in usable if s.start_ns < cursor]
+        candidates = [s for s in known if s.start_ns < cursor and s.end_ns > start_ns]
         if not candidates:
             unexplained_ns += cursor - start_ns
             break
         span = max(candidates, key=lambda s: (min(s.end_ns, cursor), -s.start_ns))
         reach = min(span.end_ns, cursor)
-        if reach <= start_ns:
-            unexplained_ns += cursor - start_ns
-            break
-        unexplained_ns += cursor - reach
         begin = max(span.start_ns, start_ns)
+        unexplained_ns += cursor - reach
         seconds[span.phase] = seconds.get(span.phase, 0.0) + (reach - begin) / 1e9
         cursor = begin
     return Breakdown(
@@ -84,90 +102,153 @@ def spans_of(evidence: Evidence, outage: Outage) -> list[Span]:
     """The spans that the evidence yields for one outage; a fact nobody observed yields none."""
     if outage.end_ns is None:
         return []
-    alerts = [a for a in evidence.alerts if outage.start_ns <= a["time_ns"] <= outage.end_ns]
-    lost = _first(a["time_ns"] for a in alerts if a["kind"] == "node" and a["desc"] == "lost")
-    fenced = _first(a["time_ns"] for a in alerts if a["kind"] == "fencing")
-    starts = _resource_starts(alerts, outage)
-    spans = list(starts)
-    if lost is not None:
-        spans.append(Span(phase="detect", start_ns=outage.start_ns, end_ns=lost, source="Pacemaker alert: node lost"))
-    fence_began = _fence_began(evidence, after_ns=lost or outage.start_ns, before_ns=fenced)
-    if fenced is not None and fence_began is not None:
-        spans.append(Span(phase="fence", start_ns=fence_began, end_ns=fenced, source="fence agent start, alert"))
-        if lost is not None and fence_began > lost:
-            spans.append(Span(phase="decide", start_ns=lost, end_ns=fence_began, source="node lost to fencing"))
-    after_fence = fenced if fenced is not None else lost
-    first_start = _first(s.start_ns for s in starts if after_fence is None or s.start_ns >= after_fence)
-    if after_fence is not None and first_start is not None:
-        spans.append(Span(phase="decide", start_ns=after_fence, end_ns=first_start, source="transition computed"))
-    spans = _split_detach(spans, _detach_spans(evidence, outage))
-    if starts:
-        last_end = max(s.end_ns for s in starts)
-        spans.append(
-            Span(phase="answer", start_ns=last_end, end_ns=outage.end_ns, source="last start to the first good answer")
-        )
-    return spans
+    alerts = _alerts_of(evidence, outage)
+    detects = _detects(evidence, alerts, outage)
+    fences = _fences(alerts)
+    actions = _actions(evidence, alerts)
+    decides = _decides(detects, fences, actions)
+    return [
+        *detects,
+        *decides,
+        *fences,
+        *_split_detach(actions, _detaches(evidence, outage)),
+        *_answer(actions, start_ns=outage.start_ns, end_ns=outage.end_ns),
+    ]
 
 
-def breakdown(evidence: Evidence, outage: Outage) -> Breakdown | None:
-    """The critical path of one outage, or None when it never ended."""
-    if outage.end_ns is None:
-        return None
-    return critical_path(spans_of(evidence, outage), start_ns=outage.start_ns, end_ns=outage.end_ns)
+def _alerts_of(evidence: Evidence, outage: Outage) -> list[dict[str, Any]]:
+    """The alerts that may belong to this outage, by time: from the fault before it on, begun before its end."""
+    landed = [f.landed_ns for f in evidence.faults if f.landed_ns is not None and f.landed_ns <= outage.start_ns]
+    since = max(landed, default=outage.start_ns)
+    until = outage.end_ns or 0
+    rows = [a for a in evidence.alerts if a["time_ns"] >= since and _began(a) < until]
+    return sorted(rows, key=lambda a: a["time_ns"])
 
 
-def _resource_starts(alerts: Sequence[dict[str, Any]], outage: Outage) -> list[Span]:
-    """Starts of the cell's resources that ended well, as [alert - run time, alert]."""
-    found = []
+def _began(alert: dict[str, Any]) -> int:
+    return int(alert["time_ns"]) - int(alert.get("exec_ms") or 0) * 1_000_000
+
+
+def _detects(evidence: Evidence, alerts: Sequence[dict[str, Any]], outage: Outage) -> list[Span]:
+    """From the start of the outage to the first word of each lost node and of each resource that failed its monitor.
+
+    A second node that is lost later was injured later: its detection begins when the fault landed on it.
+    """
+    spans: list[Span] = []
+    told: dict[tuple[str, str], int] = {}
     for alert in alerts:
-        if alert["kind"] == "resource" and alert["task"] == "start" and alert["rc"] == 0:
-            phase = RESOURCE_PHASE.get(alert["rsc"])
-            if phase is not None:
-                begin = max(alert["time_ns"] - alert["exec_ms"] * 1_000_000, outage.start_ns)
-                source = f"Pacemaker alert: {alert['rsc']} started on {alert['node']}"
-                found.append(
-                    Span(phase=phase, start_ns=min(begin, alert["time_ns"]), end_ns=alert["time_ns"], source=source)
-                )
-    return found
-
-
-def _fence_began(evidence: Evidence, *, after_ns: int, before_ns: int | None) -> int | None:
-    """When the cluster asked for the fencing that ended at `before_ns`: the fencer's own log line on any node."""
-    if before_ns is None:
-        return None
-    asked = [e["time_ns"] for e in evidence.alerts if e["kind"] == "fence_requested"]
-    return _first(t for t in asked if after_ns <= t <= before_ns)
-
-
-def _detach_spans(evidence: Evidence, outage: Outage) -> list[Span]:
-    """DetachVolume calls of the nodes up to the AttachVolume that followed."""
-    end_ns = outage.end_ns or 0
-    calls = [c for c in evidence.cloud_calls if outage.start_ns <= c["time_ns"] <= end_ns and c["who"] != "harness"]
-    spans = []
-    for call in calls:
-        if call["action"] == "DetachVolume" and not call.get("error"):
-            attach = _first(
-                c["time_ns"] for c in calls if c["action"] == "AttachVolume" and c["time_ns"] > call["time_ns"]
-            )
-            if attach is not None:
-                spans.append(Span(phase="detach", start_ns=call["time_ns"], end_ns=attach, source="EC2 calls"))
+        lost = alert["kind"] == "node" and alert["desc"] == "lost"
+        sick = alert["kind"] == "resource" and alert["task"] == "monitor" and alert["rc"] not in (0, None)
+        if lost:
+            source = f"Pacemaker alert: {alert['node']} lost"
+        elif sick and _role(evidence, alert["rsc"]):
+            source = f"Pacemaker alert: monitor of {alert['rsc']} failed on {alert['node']}"
+        else:
+            continue
+        key = (alert["kind"], alert["node"])
+        if alert["time_ns"] - told.get(key, -SAME_NEWS_NS) >= SAME_NEWS_NS:
+            begin = min(_undetected_since(evidence, alert, outage), alert["time_ns"])
+            spans.append(Span(phase="detect", start_ns=begin, end_ns=alert["time_ns"], source=source))
+        told[key] = alert["time_ns"]
     return spans
 
 
-def _split_detach(spans: Sequence[Span], detaches: Sequence[Span]) -> list[Span]:
+def _undetected_since(evidence: Evidence, alert: dict[str, Any], outage: Outage) -> int:
+    """The start of the outage, unless the node was hit by a later fault than the one the outage began with."""
+    landed = [(f.landed_ns, f.target) for f in evidence.faults if f.landed_ns is not None]
+    during = sorted((t, target) for t, target in landed if outage.start_ns <= t <= alert["time_ns"])
+    mine = [t for t, target in during if target == alert["node"]]
+    return mine[-1] if mine and during[0][1] != alert["node"] else outage.start_ns
+
+
+def _fences(alerts: Sequence[dict[str, Any]]) -> list[Span]:
+    """One span per node and fencing, from the fencer's first request to its success; failures in between are part."""
+    spans: list[Span] = []
+    asked: dict[str, int] = {}
+    for alert in alerts:
+        node = alert["node"]
+        if alert["kind"] == "fence_requested":
+            asked.setdefault(node, alert["time_ns"])
+        elif alert["kind"] == "fencing" and alert["rc"] == 0 and node in asked:
+            source = f"fencer's log: {node} requested; Pacemaker alert: {alert['desc'] or 'fenced'}"
+            spans.append(Span(phase="fence", start_ns=asked.pop(node), end_ns=alert["time_ns"], source=source))
+    return spans
+
+
+def _actions(evidence: Evidence, alerts: Sequence[dict[str, Any]]) -> list[Span]:
+    """Starts and stops of the policy's resources, failed ones too, as [alert - run time, alert]."""
+    spans = []
+    for alert in alerts:
+        role = _role(evidence, alert["rsc"]) if alert["kind"] == "resource" else None
+        if role is None or alert["task"] not in ("start", "stop"):
+            continue
+        phase = ROLE_PHASE[role] if alert["task"] == "start" else "stop"
+        ending = "" if alert["rc"] == 0 else f" (failed: {alert['desc'] or alert['rc']})"
+        source = f"Pacemaker alert: {alert['task']} of {alert['rsc']} on {alert['node']}{ending}"
+        spans.append(Span(phase=phase, start_ns=_began(alert), end_ns=alert["time_ns"], source=source))
+    return sorted(spans, key=lambda s: (s.start_ns, s.end_ns))
+
+
+def _decides(detects: Sequence[Span], fences: Sequence[Span], actions: Sequence[Span]) -> list[Span]:
+    """The cluster's own time: from each thing that ended to the next that it began.
+
+    After news from outside - a loss, a failed monitor, a fencing - the cluster computes a transition, however long that
+    takes. From one resource to the next it only passes on, and more than `PASS_ON_S` of that is not explained.
+    """
+    news = [*detects, *fences]
+    spans = []
+    for action in [*fences, *actions]:
+        before = [s for s in [*news, *actions] if s is not action and s.end_ns <= action.start_ns + EPSILON_NS]
+        last = max(before, key=lambda s: s.end_ns, default=None)
+        if last is None or last.end_ns >= action.start_ns:
+            continue
+        if last not in news and action.start_ns - last.end_ns > PASS_ON_S * 1e9:
+            continue
+        source = f"from [{last.source}] to [{action.source}]"
+        spans.append(Span(phase="decide", start_ns=last.end_ns, end_ns=action.start_ns, source=source))
+    return spans
+
+
+def _detaches(evidence: Evidence, outage: Outage) -> list[Span]:
+    """DetachVolume calls of the nodes up to the AttachVolume that followed."""
+    calls = sorted(
+        (c for c in evidence.cloud_calls if c["who"] != "harness" and not c.get("error")), key=lambda c: c["time_ns"]
+    )
+    inside = [c for c in calls if outage.start_ns <= c["time_ns"] <= (outage.end_ns or 0)]
+    attaches = [c["time_ns"] for c in inside if c["action"] == "AttachVolume"]
+    spans = []
+    for call in inside:
+        attach = next((t for t in attaches if t > call["time_ns"]), None)
+        if call["action"] == "DetachVolume" and attach is not None:
+            spans.append(Span(phase="detach", start_ns=call["time_ns"], end_ns=attach, source="EC2 calls"))
+    return spans
+
+
+def _split_detach(actions: Sequence[Span], detaches: Sequence[Span]) -> list[Span]:
     """The EBS agent detaches, then attaches, in one start: its span up to the AttachVolume call is `detach`."""
     result = []
-    for span in spans:
+    for span in actions:
         inside = [
             d for d in detaches if span.phase == "attach" and span.start_ns <= d.start_ns and d.end_ns < span.end_ns
         ]
         if inside:
             cut_ns = max(d.end_ns for d in inside)
-            result.append(replace(span, phase="detach", end_ns=cut_ns, source=inside[0].source))
+            result.append(replace(span, phase="detach", end_ns=cut_ns, source=f"{span.source}; {inside[0].source}"))
             span = replace(span, start_ns=cut_ns)
         result.append(span)
     return result
 
 
-def _first(times: Iterable[int]) -> int | None:
-    return min(times, default=None)
+def _answer(actions: Sequence[Span], *, start_ns: int, end_ns: int) -> list[Span]:
+    """From the last start to the first good answer; nothing while a start is still running, that one was waited for."""
+    starts = [s for s in actions if s.phase != "stop" and s.end_ns > start_ns]
+    if not starts or any(s.end_ns >= end_ns for s in starts):
+        return []
+    last = max(s.end_ns for s in starts)
+    return [Span(phase="answer", start_ns=last, end_ns=end_ns, source="last start; first good answer")]
+
+
+def _role(evidence: Evidence, resource: str) -> str | None:
+    """What the policy says the resource is, or its name where that is a role; None for what is not part of the PBX."""
+    role = evidence.roles.get(resource, resource)
+    return role if role in ROLE_PHASE else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,6 +10,9 @@ Verdict = Literal["pass", "fail", "unknown"]
 
 PHASES = ("detect", "decide", "fence", "stop", "detach", "attach", "mount", "start", "address", "answer")
 """The phases of a failover by name, in the order in which they usually happen."""
+
+CLOCKS = ("options", "register", "new_call", "media")
+"""The clocks that measure an outage, by the `f` of their ops, the most demanding last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,8 @@ class Interval:
 @dataclass(frozen=True, kw_only=True)
 class Outage:
     """One outage as one clock saw it. `start_ns` is when the last good answer before it was *asked for*;
-    `end_ns` is None when it never ended within the run, and then `duration.upper_s` is only how long it was watched."""
+    `end_ns` is None when it never ended within the run, and then `duration.upper_s` is only how long it was watched.
+    `began_before`: it was there from the first probe on, `start_ns` is that probe's and nobody knows the real start."""
 
     clock: str
     start_ns: int
@@ -42,6 +47,7 @@ class Outage:
     flapping: int = 0
     late: int = 0
     evidence: tuple[int, ...] = ()
+    began_before: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +61,13 @@ class CheckResult:
     evidence: tuple[int, ...] = ()
 
 
-def overall(checks: list[CheckResult]) -> Verdict:
+def slowest(outages: Mapping[str, Sequence[Outage]]) -> Outage | None:
+    """The headline: the longest outage of the slowest clock; one that never ended is longer than any that did."""
+    seen = [outage for one_clock in outages.values() for outage in one_clock]
+    return max(seen, key=lambda o: (o.end_ns is None, o.duration.upper_s), default=None)
+
+
+def overall(checks: Sequence[CheckResult]) -> Verdict:
     """fail if any check failed, else unknown if any is unknown or there is none, else pass."""
     verdicts = {check.verdict for check in checks}
     if "fail" in verdicts:

@@ -1,4 +1,4 @@
-"""The run proves something: every probe had good answers before and after, every fault was seen to land.
+"""The run proves something: every probe had a good answer before the first fault, and every fault was seen to land.
 
 A run without that is *unknown*, whatever the other checks say: a check that nothing could fail is worse than none.
 """
@@ -13,6 +13,8 @@ from harness.results import CheckResult
 
 @dataclass(frozen=True, kw_only=True)
 class NotVacuous:
+    """Never fails: what did not happen proves nothing, neither good nor bad."""
+
     name: str = "not_vacuous"
 
     def check(self, evidence: Evidence) -> CheckResult:
@@ -21,16 +23,17 @@ class NotVacuous:
             doubts.append("the steady state was never reached")
         if not evidence.clocks:
             doubts.append("no probe ran")
-        landed = [fault for fault in evidence.faults if fault.landed_ns is not None]
+        landed = [fault.landed_ns for fault in evidence.faults if fault.landed_ns is not None]
         if len(landed) < evidence.expected_faults:
             missing = [f"{f.name} ({f.error or 'no reason given'})" for f in evidence.faults if f.landed_ns is None]
-            doubts.append(f"{len(landed)} of {evidence.expected_faults} faults landed, not {', '.join(missing) or '?'}")
-        first = min((f.landed_ns for f in landed if f.landed_ns is not None), default=evidence.end_ns)
+            which = f", not {', '.join(missing)}" if missing else ""
+            doubts.append(f"{len(landed)} of {evidence.expected_faults} faults landed{which}")
+        first_ns = min(landed, default=evidence.end_ns)
         counts = {}
         for clock in evidence.clocks:
-            oks = [op for op in evidence.of(clock) if op.type == "ok"]
-            counts[clock] = len(oks)
-            if not any(op.time_ns < first for op in oks):
+            good = [op.time_ns for op in evidence.of(clock) if op.type == "ok"]
+            counts[clock] = len(good)
+            if not any(time_ns < first_ns for time_ns in good):
                 doubts.append(f"the {clock} clock had no good answer before the first fault")
         if doubts:
             return CheckResult(name=self.name, verdict="unknown", why="; ".join(doubts), metrics={"ok": counts})

@@ -5,6 +5,7 @@ Judges what `crm_mon` said before the first fault and after recovery; a fencing 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,42 +15,45 @@ from harness.results import CheckResult
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
+    """Unknown when the cluster was not at rest *before* the fault: then what came after proves nothing about it."""
+
     name: str = "settled"
 
     def check(self, evidence: Evidence) -> CheckResult:
-        for moment in ("before", "after"):
-            state = evidence.cluster.get(moment)
-            if state is None:
-                return CheckResult(name=self.name, verdict="unknown", why=f"no cluster state from {moment} the fault")
-            wrong = unsettled(state, evidence.expected_nodes)
-            if wrong:
-                return CheckResult(name=self.name, verdict="fail", why=f"{moment}: {'; '.join(wrong)}")
-        fenced = [
-            str(entry["target"])
-            for entry in evidence.cluster["after"]["fencing"]
-            if entry not in evidence.cluster["before"]["fencing"]
-        ]
-        hit = {fault.target for fault in evidence.faults}
+        before, after = evidence.cluster.get("before"), evidence.cluster.get("after")
+        if not evidence.expected_nodes:
+            return CheckResult(name=self.name, verdict="unknown", why="it is not known which nodes the cluster has")
+        if before is None:
+            return CheckResult(name=self.name, verdict="unknown", why="no cluster state from before the fault")
+        wrong = unsettled(before, evidence.expected_nodes)
+        if wrong:
+            return CheckResult(name=self.name, verdict="unknown", why=f"not at rest before: {'; '.join(wrong)}")
+        if after is None:
+            return CheckResult(name=self.name, verdict="unknown", why="no cluster state from after the fault")
+        wrong = unsettled(after, evidence.expected_nodes)
+        if wrong:
+            return CheckResult(name=self.name, verdict="fail", why=f"after: {'; '.join(wrong)}")
+        fenced = [str(entry["target"]) for entry in after["fencing"] if entry not in before["fencing"]]
+        hit = {fault.target for fault in evidence.faults if fault.landed_ns is not None}
         unexplained = sorted(set(fenced) - hit)
+        metrics = {"fenced": fenced}
         if unexplained:
-            return CheckResult(
-                name=self.name, verdict="fail", why=f"fenced although no fault hit it: {', '.join(unexplained)}"
-            )
-        nodes, active = len(evidence.expected_nodes), evidence.cluster["after"]["active"]
-        return CheckResult(
-            name=self.name,
-            verdict="pass",
-            why=f"{nodes} of {nodes} nodes online, all resources on {active}, nothing failed",
-            metrics={"fenced": fenced},
-        )
+            why = f"fenced although no fault hit it: {', '.join(unexplained)}"
+            return CheckResult(name=self.name, verdict="fail", why=why, metrics=metrics)
+        count = len(evidence.expected_nodes)
+        why = f"{count} of {count} nodes online, all resources on {after['active']}, nothing failed"
+        return CheckResult(name=self.name, verdict="pass", why=why, metrics=metrics)
 
 
-def unsettled(state: dict[str, Any], expected_nodes: tuple[str, ...] | list[str] | Any) -> list[str]:
+def unsettled(state: Mapping[str, Any], expected_nodes: Sequence[str]) -> list[str]:
     """What keeps this cluster state from being at rest, in words; empty when nothing does."""
     wrong = []
     offline = sorted(set(expected_nodes) - set(state["online"]))
     if offline:
         wrong.append(f"not online: {', '.join(offline)}")
+    unclean = sorted(state.get("unclean", ()))
+    if unclean:
+        wrong.append(f"unclean: {', '.join(unclean)}")
     if state["active"] is None:
         wrong.append("the resources are not all started on one node")
     stopped = [r["id"] for r in state["resources"] if r["role"] != "Started"]
@@ -57,9 +61,9 @@ def unsettled(state: dict[str, Any], expected_nodes: tuple[str, ...] | list[str]
         wrong.append(f"not started: {', '.join(stopped)}")
     if state["failed_actions"]:
         wrong.append(f"failed: {', '.join(state['failed_actions'])}")
-    pending = [entry for entry in state["fencing"] if entry.get("status") == "pending"]
+    pending = sorted({str(entry["target"]) for entry in state["fencing"] if entry.get("status") == "pending"})
     if pending:
-        wrong.append("fencing still pending")
+        wrong.append(f"fencing still pending: {', '.join(pending)}")
     return wrong
 
 

@@ -1,7 +1,7 @@
 """Never two: one node mounts the volume, one runs the PBX; and once settled the same node owns the address, too.
 
 Looks at the `ownership` samples (mounts and processes seen from the host, the address from EC2). A node whose power is
-off counts as neither, however its containers look.
+off counts as neither, however its container looks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from harness.checkers.types import Evidence
 from harness.history import Op
-from harness.results import CheckResult
+from harness.results import CheckResult, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,44 +29,39 @@ class SingleOwner:
         samples = [op for op in evidence.of("ownership") if op.type == "ok"]
         if not samples:
             return CheckResult(name=self.name, verdict="unknown", why="nobody watched who owns volume, PBX and address")
-        for what in ("mounted", "pbx"):
-            double = [op for op in samples if len(op.value[what]) > 1]
-            if double:
-                owners = " and ".join(double[0].value[what])
-                verb = "mounted the volume" if what == "mounted" else "ran the PBX"
-                return CheckResult(
-                    name=self.name,
-                    verdict="fail",
-                    why=f"{owners} {verb} at the same time, in {len(double)} samples",
-                    evidence=tuple(op.index for op in double[:20]),
-                )
         early = _address_before_volume(samples)
         metrics = {"samples": len(samples), "address_without_volume_samples": len(early)}
-        gap_s = _longest_gap_s(samples, evidence)
-        if gap_s > self.max_gap_s:
-            return CheckResult(
-                name=self.name, verdict="unknown", why=f"nobody looked for {gap_s:.1f} s", metrics=metrics
-            )
+        for what, verb in (("mounted", "mounted the volume"), ("pbx", "ran the PBX")):
+            double = [op for op in samples if len(live(op, what)) > 1]
+            if double:
+                why = f"{' and '.join(live(double[0], what))} {verb} at the same time, in {len(double)} samples"
+                return self._result("fail", why, metrics, double)
         last = samples[-1]
-        mounted, pbx, address = last.value["mounted"], last.value["pbx"], last.value["address"]
-        if not (mounted == pbx == [address]):
-            return CheckResult(
-                name=self.name,
-                verdict="fail",
-                why=f"in the end the volume is mounted by {mounted}, the PBX runs on {pbx}, the address is {address}'s",
-                metrics=metrics,
-                evidence=(last.index,),
+        mounted, pbx, address = live(last, "mounted"), live(last, "pbx"), last.value["address"]
+        blind_s = _longest_gap_s(samples, evidence)
+        seen_end = (evidence.end_ns - last.time_ns) / 1e9 <= self.max_gap_s
+        if seen_end and not (mounted == pbx == [address]):
+            why = (
+                f"in the end the volume is mounted by {_names(mounted)}, the PBX runs on {_names(pbx)}, "
+                f"the address is {address or 'nobody'}'s"
             )
+            return self._result("fail", why, metrics, [last])
+        if blind_s > self.max_gap_s:
+            return self._result("unknown", f"nobody looked for {blind_s:.1f} s", metrics, [])
         why = f"never two in {len(samples)} samples; in the end {address} owns volume, PBX and address"
         if early:
             why += f"; finding: the address was on a node without the volume in {len(early)} samples"
-        return CheckResult(
-            name=self.name,
-            verdict="pass",
-            why=why,
-            metrics=metrics,
-            evidence=tuple(op.index for op in early[:20]),
-        )
+        return self._result("pass", why, metrics, early)
+
+    def _result(self, verdict: Verdict, why: str, metrics: dict[str, int], decisive: Sequence[Op]) -> CheckResult:
+        evidence = tuple(op.index for op in decisive[:20])
+        return CheckResult(name=self.name, verdict=verdict, why=why, metrics=metrics, evidence=evidence)
+
+
+def live(sample: Op, what: str) -> list[str]:
+    """The nodes of a sample that mount (`mounted`) or run the PBX (`pbx`) and have power."""
+    powered = sample.value.get("powered")
+    return [node for node in sample.value[what] if powered is None or node in powered]
 
 
 def _address_before_volume(samples: Sequence[Op]) -> list[Op]:
@@ -81,8 +76,12 @@ def _address_before_volume(samples: Sequence[Op]) -> list[Op]:
 def _longest_gap_s(samples: Sequence[Op], evidence: Evidence) -> float:
     start = evidence.steady_ns if evidence.steady_ns is not None else samples[0].time_ns
     inside = [op.time_ns for op in samples if start <= op.time_ns <= evidence.end_ns]
-    stamps = [start, *inside, evidence.end_ns]
+    stamps = [start, *inside, max(evidence.end_ns, start)]
     return max(b - a for a, b in pairwise(stamps)) / 1e9
+
+
+def _names(nodes: Sequence[str]) -> str:
+    return " and ".join(nodes) or "nobody"
 
 
 ALWAYS_ON = SingleOwner()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ class FaultRecord:
     healed_ns: int | None
     observed_by: str | None = None
     error: str | None = None
+    heal_error: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,9 @@ class Evidence:
     """Everything a run observed. `None` and empty mean "not observed", which is never good news.
 
     `cluster` maps the moments "before" and "after" to what `harness.cell.cluster` parsed then, as plain data;
-    `left_behind` lists what a fault or a clean-up left, `None` when nobody looked.
+    `left_behind` lists what a fault or a clean-up left, `None` when nobody looked. `roles` says which role (volume,
+    filesystem, pbx, address, other) each resource of the policy has; `limits` are the policy's (`outage_limit_s`).
+    `alerts` are Pacemaker's alerts and what its logs add to them, `harness.collect` says which kinds there are.
     """
 
     ops: Sequence[Op]
@@ -36,15 +39,16 @@ class Evidence:
     faults: Sequence[FaultRecord]
     steady_ns: int | None
     end_ns: int
-    outages: dict[str, Sequence[Outage]] = field(default_factory=dict)
-    cluster: dict[str, Any] = field(default_factory=dict)
+    outages: Mapping[str, Sequence[Outage]] = field(default_factory=dict)
+    cluster: Mapping[str, Any] = field(default_factory=dict)
     cloud_calls: Sequence[dict[str, Any]] = ()
     region_events: Sequence[dict[str, Any]] = ()
     alerts: Sequence[dict[str, Any]] = ()
-    node_logs: dict[str, str] = field(default_factory=dict)
     left_behind: Sequence[str] | None = None
     expected_nodes: Sequence[str] = ()
     expected_faults: int = 0
+    roles: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, float | None] = field(default_factory=dict)
 
     def of(self, f: str) -> list[Op]:
         """All ops of one kind, in order of time."""
