@@ -11,12 +11,13 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import cast
 
 from harness.checkers.types import Checker
 from harness.errors import UsageError
@@ -57,15 +58,12 @@ def scenario(name: str) -> Scenario:
 
 def policy_path(name: str) -> Path:
     """The file of a shipped policy, or `name` itself when it is a TOML file."""
-    return _toml(
-        name, "policy", POLICIES, lambda stem: POLICIES / f"{stem}.toml", [p.stem for p in POLICIES.glob("*.toml")]
-    )
+    return _toml(name, "policy", {path.stem: path for path in POLICIES.glob("*.toml")})
 
 
 def profile_path(name: str) -> Path:
     """The file of a shipped PBX profile, or `name` itself when it is a TOML file."""
-    names = [p.parent.name for p in PROFILES.glob("*/profile.toml")]
-    return _toml(name, "PBX profile", PROFILES, lambda stem: PROFILES / stem / "profile.toml", names)
+    return _toml(name, "PBX profile", {path.parent.name: path for path in PROFILES.glob("*/profile.toml")})
 
 
 def unknown(kind: str, name: str, known: list[str]) -> str:
@@ -107,20 +105,18 @@ def _scenarios_in(path: Path) -> Iterator[Scenario]:
     yield from (value for value in vars(module).values() if isinstance(value, Scenario))
 
 
-def _toml(name: str, kind: str, folder: Path, place: Any, names: list[str]) -> Path:
+def _toml(name: str, kind: str, known: dict[str, Path]) -> Path:
     if name.endswith(".toml"):
         path = Path(name)
         if not path.exists():
             raise UsageError(f"there is no {kind} file {name}")
         return path
-    if name not in names:
-        raise UsageError(unknown(kind, name, names))
-    return cast(Path, place(name))
+    if name not in known:
+        raise UsageError(unknown(kind, name, list(known)))
+    return known[name]
 
 
 def _summary(path: Path) -> str:
-    import tomllib
-
     try:
         return str(tomllib.loads(path.read_text(encoding="utf-8")).get("summary", ""))
     except tomllib.TOMLDecodeError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,22 @@ def describe() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "memory_bytes": _memory_bytes(),
         "distribution": _distribution(),
-        "libraries": {name: version(name) for name in ("boto3", "moto", "docker", "aiohttp", "mfusepy")},
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "libraries": {name: _version(name) for name in ("boto3", "moto", "docker", "aiohttp", "mfusepy")},
+        "command": [Path(sys.argv[0]).name, *(_unplaced(word) for word in sys.argv[1:])],
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _unplaced(word: str) -> str:
+    """A word of the command line without the folders of this machine: `--out=/home/me/runs` becomes `--out=runs`."""
+    option, equals, value = word.rpartition("=")
+    return f"{option}{equals}{Path(value).name}" if value.startswith(("/", "~")) else word
 
 
 def _memory_bytes() -> int:

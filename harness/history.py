@@ -101,7 +101,10 @@ def merge(parts: Iterable[Path], target: Path) -> list[Op]:
 
 
 def pairs(ops: Iterable[Op], f: str) -> list[Pair]:
-    """Invocations of `f` in order of sending, each with its end. An end nobody invoked is a bug and raises."""
+    """Invocations of `f` in order of sending, each with its end. An end nobody invoked is a bug and raises.
+
+    Ends are matched by number, not by order: a kernel's receive stamp may lie a little before the stamp of the sending.
+    """
     started: dict[tuple[str, Any], Op] = {}
     ended: dict[tuple[str, Any], Op] = {}
     for op in ops:
@@ -111,7 +114,7 @@ def pairs(ops: Iterable[Op], f: str) -> list[Pair]:
         if op.type == "invoke":
             started[key] = op
         else:
-            if key not in started:
-                raise ValueError(f"{f} {key} ended at {op.time_ns} but was never invoked")
             ended[key] = op
+    for key in ended.keys() - started.keys():
+        raise ValueError(f"{f} {key} ended at {ended[key].time_ns} but was never invoked")
     return [Pair(invoke=op, end=ended.get(key)) for key, op in sorted(started.items(), key=lambda i: i[1].time_ns)]

@@ -23,21 +23,21 @@ class Gate:
         self.open = False
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
-        first = self.seen is None
         self.seen = signal.Signals(number).name
         if self.open:
             self.open = False
             raise Aborted(f"stopped by {self.seen}: healing and cleaning up, what was observed so far is kept")
-        if not first:
-            print("already cleaning up; `pbx-chaos clean` does it again should this one be killed", file=sys.stderr)
+        print("already cleaning up; `pbx-chaos clean` does it again should this one be killed", file=sys.stderr)
 
 
 @contextmanager
 def interrupts() -> Iterator[Gate]:
-    """Install the gate for SIGINT, SIGTERM and SIGHUP; the old handlers come back at the end."""
+    """Install the gate for SIGINT, SIGTERM and SIGHUP; the old handlers come back at the end. What is ignored (SIGHUP
+    under nohup) stays ignored."""
     gate = Gate()
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, gate) for number in numbers}
+    handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, gate) for number in handled}
     try:
         yield gate
     finally:

@@ -16,6 +16,9 @@ from harness.history import Op
 DOWN_AFTER = 3
 """Not-ok answers in a row after which the narrator calls a clock down."""
 
+WORDS = {"options": "OPTIONS", "register": "REGISTER", "new_call": "new calls", "media": "media"}
+"""What a person calls the clocks."""
+
 
 class Follower:
     """Yields the ops appended to `<folder>/*.jsonl` since the last call, oldest first per file."""
@@ -42,9 +45,13 @@ class Follower:
 
 @dataclass(kw_only=True)
 class Clock:
-    """One reachability clock: `ok_since_ns` is the first ok of the current unbroken row, None while it is broken."""
+    """One reachability clock: `ok_since_ns` is the first ok of the current unbroken row, None while it is broken.
+
+    A clock whose last good answer is older than `stale_s` is not fine either: its probe hangs.
+    """
 
     name: str
+    stale_s: float = 5.0
     ok_since_ns: int | None = None
     last_ok_ns: int | None = None
     not_ok_row: int = 0
@@ -52,7 +59,7 @@ class Clock:
 
     def feed(self, op: Op) -> None:
         if op.type == "ok":
-            self.ok_since_ns = self.ok_since_ns or op.time_ns
+            self.ok_since_ns = op.time_ns if self.ok_since_ns is None else self.ok_since_ns
             self.last_ok_ns = op.time_ns
             self.not_ok_row = 0
         elif op.type in ("fail", "info"):
@@ -61,8 +68,8 @@ class Clock:
             self.last_error = op.error
 
     def fine_for_s(self, now_ns: int) -> float:
-        """How long every answer has been good, up to the last one; 0 while broken."""
-        if self.ok_since_ns is None or self.last_ok_ns is None:
+        """How long every answer has been good, up to the last one; 0 while broken or stale."""
+        if self.ok_since_ns is None or self.last_ok_ns is None or now_ns - self.last_ok_ns > self.stale_s * 1e9:
             return 0.0
         return (min(now_ns, self.last_ok_ns) - self.ok_since_ns) / 1e9
 
@@ -76,17 +83,19 @@ class Clock:
 
 @dataclass(kw_only=True)
 class Narrator:
-    """Turns ops into lines for a person: (time_ns, kind, text)."""
+    """Turns ops into lines for a person: (time_ns, kind, text). Until `steady` is set it only watches, and tells
+    nothing but the faults: what comes and goes while a cell starts up is no news."""
 
     clocks: dict[str, Clock]
+    steady: bool = False
     _down: set[str] = field(default_factory=set)
     _owner: dict[str, str | None] = field(default_factory=dict)
 
     def tell(self, op: Op) -> Iterator[tuple[int, str, str]]:
         if op.f in self.clocks:
-            yield from self._clock(op)
+            yield from (line for line in self._clock(op) if self.steady)
         elif op.f == "ownership" and op.type == "ok":
-            yield from self._ownership(op)
+            yield from (line for line in self._ownership(op) if self.steady)
         elif op.f == "fault" and op.type == "ok":
             text = f"{op.value['name']} ({op.value['target']}), {op.value['observed_by']}"
             yield int(op.value["landed_ns"]), "FAULT", text
@@ -99,7 +108,7 @@ class Narrator:
     def _clock(self, op: Op) -> Iterator[tuple[int, str, str]]:
         clock = self.clocks[op.f]
         clock.feed(op)
-        words = {"options": "OPTIONS", "new_call": "new calls", "register": "REGISTER"}.get(op.f, op.f)
+        words = WORDS.get(op.f, op.f)
         if clock.not_ok_row == DOWN_AFTER and op.f not in self._down:
             self._down.add(op.f)
             yield op.time_ns, "down", f"{words} unanswered"

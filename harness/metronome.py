@@ -1,15 +1,17 @@
 """A process that ticks every 10 ms and writes down, each second, how late it was: the noise floor of a run.
 
-`python -m harness.metronome --out FILE`; ends on SIGTERM. Each op (`f="metronome"`, type ok) has `n`, `max_late_ms`
+`python -m harness.metronome --out FILE`; ends on SIGTERM, and when its parent is gone. Each op (`f="metronome"`, type ok) has `n`, `max_late_ms`
 and `psi_cpu_some_ratio`, the share of the second in which some process waited for a CPU (/proc/pressure/cpu).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from harness.clock import NS_PER_S, now_ns
@@ -31,11 +33,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     n = 0
-    while running:
+    parent = os.getppid()
+    while running and os.getppid() == parent:
         n += 1
         stalled_us = _cpu_stalled_us()
         began_ns = now_ns()
-        late_ns = _tick_for_a_second()
+        late_ns = tick_for_a_second()
         stalled_after_us = _cpu_stalled_us()
         ratio = None
         if stalled_us is not None and stalled_after_us is not None:
@@ -45,15 +48,15 @@ def main() -> None:
     writer.close()
 
 
-def _tick_for_a_second() -> int:
+def tick_for_a_second(*, time_ns: Callable[[], int] = now_ns, sleep: Callable[[float], object] = time.sleep) -> int:
     """Tick for one second; how late the latest tick was, in ns."""
     latest = 0
-    due = now_ns()
+    due = time_ns()
     end = due + NS_PER_S
     while due < end:
         due += TICK_NS
-        time.sleep(max(0, due - now_ns()) / NS_PER_S)
-        latest = max(latest, now_ns() - due)
+        sleep(max(0, due - time_ns()) / NS_PER_S)
+        latest = max(latest, time_ns() - due)
     return latest
 
 

@@ -14,13 +14,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from harness.clock import NS_PER_S, now_ns
+from harness.errors import HarnessError, InfrastructureError
 from harness.faults.types import Fault, Landed, dump, load
 from harness.history import Op, OpType, Writer
 
@@ -35,44 +36,57 @@ def plan_rows(timeline: Sequence[Step]) -> list[dict[str, Any]]:
 
 
 class UndoJournal:
-    """Write-ahead list of injuries: `planned` before, `landed` once seen, `healed` after."""
+    """Write-ahead list of injuries: `planned` before, `landed` once seen, `healed` after; a line each, synced."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def note(self, number: int, state: str, fault: Fault) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"n": number, "state": state, "time_ns": now_ns(), **dump(fault)}) + "\n")
+        line = json.dumps({"n": number, "state": state, "time_ns": now_ns(), **dump(fault)}) + "\n"
+        with self.path.open("ab+") as file:
+            if file.tell() and not _ends_whole(file):
+                file.write(b"\n")
+            file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())
 
-    def open_injuries(self) -> list[tuple[int, Fault]]:
-        """Injuries that were planned and not healed, newest first."""
+    def open_rows(self) -> list[dict[str, Any]]:
+        """The last row of each injury that was planned and not healed, newest first. A torn line counts as not written:
+        a plan that never reached the disk was never carried out."""
         latest: dict[int, dict[str, Any]] = {}
         if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True):
-                if line.endswith("\n"):
+            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+                with suppress(ValueError):
                     row = json.loads(line)
                     latest[int(row["n"])] = row
-        return [(n, load(row)) for n, row in sorted(latest.items(), reverse=True) if row["state"] != "healed"]
+        return [row for _, row in sorted(latest.items(), reverse=True) if row["state"] != "healed"]
+
+    def open_injuries(self) -> list[tuple[int, Fault]]:
+        """Injuries that were planned and not healed, newest first."""
+        return [(int(row["n"]), load(row)) for row in self.open_rows()]
 
     def heal_all(self, cell: Cell) -> list[str]:
         """Heal whatever is open; returns the names of what was healed. One that fails does not stop the others."""
         healed, errors = [], []
-        for number, fault in self.open_injuries():
+        for row in self.open_rows():
             try:
+                fault = load(row)
                 fault.heal(cell)
-            except Exception as error:
-                errors.append(f"{fault.name}: {error}")
-            else:
-                self.note(number, "healed", fault)
+                self.note(int(row["n"]), "healed", fault)
                 healed.append(fault.name)
+            except Exception as error:
+                errors.append(f"{row['fault']} {row['fields']}: {error}")
         if errors:
-            raise RuntimeError(f"not healed: {'; '.join(errors)}")
+            raise InfrastructureError(f"not healed: {'; '.join(errors)}")
         return healed
 
 
-@dataclass(order=True)
+def _ends_whole(file: IO[bytes]) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+@dataclass(order=True, frozen=True, kw_only=True)
 class _Due:
     time_ns: int
     number: int
@@ -80,56 +94,78 @@ class _Due:
 
 
 class Nemesis:
-    """Plays one plan. `stop` may be set from a signal handler; everything held is healed before `play` returns."""
+    """Plays one plan. `stop` may be set from a signal handler; everything held is healed before `play` returns.
 
-    def __init__(self, *, cell: Cell, plan: Sequence[dict[str, Any]], journal: UndoJournal, writer: Writer) -> None:
+    `time_ns` and `pause` (wait at most so many seconds, or until told to stop) are the clock; tests bring their own.
+    """
+
+    def __init__(
+        self,
+        *,
+        cell: Cell,
+        plan: Sequence[dict[str, Any]],
+        journal: UndoJournal,
+        writer: Writer,
+        time_ns: Callable[[], int] = now_ns,
+        pause: Callable[[float], object] | None = None,
+    ) -> None:
         self._cell = cell
         self._plan = plan
         self._journal = journal
         self._writer = writer
         self._held: dict[int, tuple[Fault, ExitStack]] = {}
+        self._time_ns = time_ns
         self.stop = threading.Event()
+        self._pause = pause or self.stop.wait
 
     def play(self, *, steady_ns: int) -> None:
-        queue = [
+        """Injure and heal on schedule until all is healed, `stop` is set or the parent process is gone."""
+        due = [
             _Due(time_ns=steady_ns + round(row["at_s"] * NS_PER_S), number=n, heal=False)
             for n, row in enumerate(self._plan)
         ]
-        heapq.heapify(queue)
+        heapq.heapify(due)
         parent = os.getppid()
         try:
-            while queue and not self.stop.is_set() and os.getppid() == parent:
-                wait_s = (queue[0].time_ns - now_ns()) / NS_PER_S
+            while due and not self.stop.is_set() and os.getppid() == parent:
+                wait_s = (due[0].time_ns - self._time_ns()) / NS_PER_S
                 if wait_s > 0:
-                    self.stop.wait(min(wait_s, 0.2))
-                    continue
-                due = heapq.heappop(queue)
-                if due.heal:
-                    self._heal(due.number)
-                    continue
-                landed = self._injure(due.number)
-                if landed:
-                    hold_ns = round(self._plan[due.number]["hold_s"] * NS_PER_S)
-                    heapq.heappush(queue, _Due(time_ns=landed.at_ns + hold_ns, number=due.number, heal=True))
+                    self._pause(min(wait_s, 0.2))
+                else:
+                    self._act(due)
         finally:
             for number in sorted(self._held, reverse=True):
                 self._heal(number)
 
+    def _act(self, due: list[_Due]) -> None:
+        """Do what is due first; an injury that landed becomes due for its heal."""
+        now = heapq.heappop(due)
+        if now.heal:
+            self._heal(now.number)
+            return
+        landed = self._injure(now.number)
+        if landed is not None:
+            hold_ns = round(self._plan[now.number]["hold_s"] * NS_PER_S)
+            heapq.heappush(due, _Due(time_ns=landed.at_ns + hold_ns, number=now.number, heal=True))
+
     def _injure(self, number: int) -> Landed | None:
+        """Injure, or record why not. What an injury that did not land may have begun is healed at once."""
         role = load(self._plan[number])
         self._record(number, "fault", "invoke", name=role.name)
         stack = ExitStack()
-        fault = role
+        planned: Fault | None = None
         try:
             fault = role.resolved(self._cell)
-            reason = fault.unmet(self._cell)
+            reason = self._hit_already(fault) or fault.unmet(self._cell)
             if reason:
-                raise RuntimeError(f"can't run here: {reason}")
+                raise InfrastructureError(f"can't run here: {reason}")
             self._journal.note(number, "planned", fault)
+            planned = fault
             landed = stack.enter_context(fault.inject(self._cell))
         except Exception as error:
-            self._record(number, "fault", "fail", name=role.name, error=f"{type(error).__name__}: {error}")
-            self._heal_failed(number)
+            if planned is not None:
+                self._heal_unlanded(number, planned)
+            self._record(number, "fault", "fail", name=role.name, error=_words(error))
             return None
         self._held[number] = (fault, stack)
         self._journal.note(number, "landed", fault)
@@ -144,28 +180,41 @@ class Nemesis:
         )
         return landed
 
-    def _heal(self, number: int) -> None:
-        fault, stack = self._held.pop(number)
-        self._record(number, "heal", "invoke", name=fault.name)
-        try:
-            stack.close()
-        except Exception as error:
-            self._record(number, "heal", "fail", name=fault.name, error=f"{type(error).__name__}: {error}")
-            return
-        self._journal.note(number, "healed", fault)
-        self._record(number, "heal", "ok", name=fault.name)
+    def _hit_already(self, fault: Fault) -> str | None:
+        """Two faults on one node would be healed by whichever ends first: one at a time."""
+        target = getattr(fault, "target", None)
+        others = [held for held, _ in self._held.values() if target and getattr(held, "target", None) == target]
+        return f"{target} is still held by {others[0].name!r}" if others else None
 
-    def _heal_failed(self, number: int) -> None:
-        """An injury that did not land may still have left something: heal it, or leave it open in the journal."""
-        for open_number, fault in self._journal.open_injuries():
-            if open_number == number:
-                with suppress(Exception):
-                    fault.heal(self._cell)
-                    self._journal.note(number, "healed", fault)
+    def _heal(self, number: int) -> None:
+        """Heal; whatever else fails, a full disk included, the next one still gets its turn."""
+        fault, stack = self._held.pop(number)
+        with suppress(OSError):
+            self._record(number, "heal", "invoke", name=fault.name)
+        self._healed(number, fault, stack.close)
+
+    def _heal_unlanded(self, number: int, fault: Fault) -> None:
+        self._healed(number, fault, lambda: fault.heal(self._cell))
+
+    def _healed(self, number: int, fault: Fault, heal: Callable[[], None]) -> None:
+        try:
+            heal()
+        except Exception as error:
+            with suppress(OSError):
+                self._record(number, "heal", "fail", name=fault.name, error=_words(error))
+            return
+        with suppress(OSError):
+            self._journal.note(number, "healed", fault)
+        with suppress(OSError):
+            self._record(number, "heal", "ok", name=fault.name)
 
     def _record(self, number: int, f: str, kind: OpType, *, error: str | None = None, **facts: Any) -> None:
         value = {"n": number, **facts}
-        self._writer.write(Op(time_ns=now_ns(), process="nemesis", f=f, type=kind, value=value, error=error))
+        self._writer.write(Op(time_ns=self._time_ns(), process="nemesis", f=f, type=kind, value=value, error=error))
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
 
 
 def main() -> int:

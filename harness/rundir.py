@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from harness.errors import InfrastructureError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,8 @@ class RunDir:
                 break
             except FileExistsError:
                 path = parent / f"{stamp}-{seed}.{attempt}"
+        else:
+            raise FileExistsError(f"{parent} is full of runs of {stamp}")
         (path / "history.d").mkdir()
         (path / "logs").mkdir()
         link = parent / f".latest-{os.getpid()}"
@@ -57,10 +62,14 @@ class RunDir:
         self.write_text(name, json.dumps(data, indent=1, sort_keys=False) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
+        """Like `write_json`, with text; a full disk is an `InfrastructureError` that says so."""
         target = self.path / name
         scratch = target.with_name(f".{target.name}.tmp")
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(target)
+        try:
+            scratch.write_text(text, encoding="utf-8")
+            scratch.replace(target)
+        except OSError as error:
+            raise InfrastructureError(f"can't write {name} of the run in {self.path}: {error.strerror}") from error
 
     def read_json(self, name: str) -> Any | None:
         """The content of `name`, or None where the run never got that far."""
@@ -70,9 +79,13 @@ class RunDir:
             return None
 
     def read_rows(self, name: str) -> list[dict[str, Any]]:
-        """The rows of a JSON-lines file; empty where it is missing, a torn last line is dropped."""
+        """The rows of a JSON-lines file; empty where it is missing. What a crash or a full disk tore is left out."""
         try:
-            lines = (self.path / name).read_text(encoding="utf-8").splitlines(keepends=True)
+            text = (self.path / name).read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in lines if line.endswith("\n") and line.strip()]
+        rows = []
+        for line in text.split("\n"):
+            with suppress(ValueError):
+                rows.append(json.loads(line))
+        return rows

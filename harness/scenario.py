@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from harness.checkers.types import Checker
-from harness.clients.probes import ProbeSpec
 from harness.faults.types import Fault
+
+if TYPE_CHECKING:
+    from harness.clients.probes import ProbeSpec
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -27,9 +29,9 @@ class Step:
     hold_s: float
 
     def __post_init__(self) -> None:
-        if self.at_s < 0:
+        if not self.at_s >= 0:
             raise ValueError(f"a fault can't strike before the steady state: at_s={self.at_s}")
-        if self.hold_s <= 0:
+        if not self.hold_s > 0:
             raise ValueError(f"a fault is held for a while: hold_s={self.hold_s}")
 
 
@@ -60,8 +62,12 @@ class Scenario:
             raise ValueError(f"a scenario's name is lower-case words joined by '-': {self.name!r}")
         if not self.probes:
             raise ValueError(f"{self.name}: without a probe nothing is measured")
-        if self.warmup_s <= 0 or self.recover_s <= 0:
+        if not (self.warmup_s > 0 and self.recover_s > 0):
             raise ValueError(f"{self.name}: warmup_s and recover_s must be above 0")
+        clocks = [probe.clock for probe in self.probes]
+        twice = sorted({clock for clock in clocks if clocks.count(clock) > 1})
+        if twice:
+            raise ValueError(f"{self.name}: two probes for the same clock: {', '.join(twice)}")
         for attribute in ("probes", "timeline", "checkers"):
             object.__setattr__(self, attribute, tuple(getattr(self, attribute)))
 

@@ -22,7 +22,9 @@ def resolve(target: str, *, nodes: Sequence[str], active: str | None, dc: str | 
     if target == "dc" and dc is not None:
         return dc
     if target == "standby" and active is not None:
-        return next(name for name in sorted(nodes) if name != active)
+        others = sorted(name for name in nodes if name != active)
+        if others:
+            return others[0]
     if target in ROLES:
         raise InfrastructureError(f"no node is {target} right now: the cluster has to be up before it is injured")
     raise InfrastructureError(f"{target!r} is neither a node ({', '.join(nodes)}) nor a role ({', '.join(ROLES)})")
