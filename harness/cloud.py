@@ -1,0 +1,256 @@
+"""Typed EC2 calls and bounded waits: the only code of the harness that talks to AWS, or to what stands in for it.
+
+The same calls work against the local region and against AWS; today only the local region is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from harness.command import wait_for
+from harness.errors import InfrastructureError, UsageError
+from harness.topology import REGION_NAME, ZONE
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+
+CONNECT_TIMEOUT_S = 3
+READ_TIMEOUT_S = 30
+POLL_S = 0.05
+INSTANCE_TYPE: Final = "m5.large"
+DEVICE = "/dev/sdf"
+"""Where the data volume is attached; the name a guest sees differs (Nitro), agents resolve by volume id."""
+
+
+class CloudError(InfrastructureError):
+    """An EC2 call that failed; `code` is EC2's own, or the client's when there was no answer."""
+
+    def __init__(self, action: str, code: str, message: str) -> None:
+        super().__init__(f"EC2 {action}: {code}: {message}")
+        self.code = code
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeAttachment:
+    """Where a volume is: instance, device name, `attaching`, `attached` or `detaching`."""
+
+    instance_id: str
+    device: str
+    state: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ElasticIp:
+    """An allocated public address."""
+
+    allocation_id: str
+    public_ip: str
+
+
+class Cloud:
+    """EC2 as the harness uses it. Calls are made once, never retried behind the caller's back."""
+
+    def __init__(self, *, endpoint_url: str | None, access_key_id: str, secret_access_key: str) -> None:
+        if endpoint_url is None:
+            raise UsageError("real AWS is not supported by this version: an endpoint of a local region is needed")
+        config = Config(
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
+            retries={"total_max_attempts": 1},
+            proxies={},
+        )
+        session = boto3.session.Session(
+            aws_access_key_id=access_key_id, aws_secret_access_key=secret_access_key, region_name=REGION_NAME
+        )
+        self._ec2: EC2Client = session.client("ec2", endpoint_url=endpoint_url, config=config)
+
+    def create_network(self, subnet: IPv4Network) -> str:
+        """A VPC with one subnet that fills it; returns the subnet's id."""
+        with _calling("CreateVpc"):
+            vpc_id = self._ec2.create_vpc(CidrBlock=str(subnet))["Vpc"]["VpcId"]
+        with _calling("CreateSubnet"):
+            made = self._ec2.create_subnet(VpcId=vpc_id, CidrBlock=str(subnet), AvailabilityZone=ZONE)
+        return made["Subnet"]["SubnetId"]
+
+    def image_id(self, name: str) -> str:
+        """The AMI of this name."""
+        with _calling("DescribeImages"):
+            found = self._ec2.describe_images(Filters=[{"Name": "name", "Values": [name]}])["Images"]
+        if not found:
+            raise CloudError("DescribeImages", "InvalidAMIID.NotFound", f"no image is named {name!r}")
+        return found[0]["ImageId"]
+
+    def run_instances(
+        self, private_ips: Mapping[str, str], *, image: str, subnet_id: str, timeout_s: float
+    ) -> dict[str, str]:
+        """Launch one instance per name, with its private address, all at once; {name: instance id} when all run."""
+        image_id = self.image_id(image)
+        ids: dict[str, str] = {}
+        for name, private_ip in private_ips.items():
+            with _calling("RunInstances"):
+                made = self._ec2.run_instances(
+                    ImageId=image_id,
+                    InstanceType=INSTANCE_TYPE,
+                    MinCount=1,
+                    MaxCount=1,
+                    SubnetId=subnet_id,
+                    PrivateIpAddress=private_ip,
+                    TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": name}]}],
+                )
+            ids[name] = made["Instances"][0]["InstanceId"]
+        for name, instance_id in ids.items():
+            self._wait_running(instance_id, name, timeout_s)
+        return ids
+
+    def instance_state(self, instance_id: str) -> str:
+        """pending, running, stopping, stopped, shutting-down or terminated."""
+        with _calling("DescribeInstances"):
+            answer = self._ec2.describe_instances(InstanceIds=[instance_id])
+        return str(answer["Reservations"][0]["Instances"][0]["State"]["Name"])
+
+    def stop(self, instance_id: str, *, power_off: bool) -> None:
+        """Stop an instance: with `power_off` at once (SkipOsShutdown), otherwise the guest is shut down first."""
+        with _calling("StopInstances"):
+            if power_off:
+                self._ec2.stop_instances(InstanceIds=[instance_id], Force=True, SkipOsShutdown=True)
+            else:
+                self._ec2.stop_instances(InstanceIds=[instance_id])
+
+    def wait_not_running(self, instance_id: str, *, timeout_s: float) -> str:
+        """Until EC2 no longer says `running`; returns what it says instead."""
+        return self.wait_state(instance_id, "stopping", "stopped", "shutting-down", "terminated", timeout_s=timeout_s)
+
+    def wait_state(self, instance_id: str, *states: str, timeout_s: float) -> str:
+        """Until the instance is in one of `states`; returns which. `TimedOut` says what it was instead."""
+        seen = "nothing"
+
+        def reached() -> str | None:
+            nonlocal seen
+            seen = self.instance_state(instance_id)
+            return seen if seen in states else None
+
+        return wait_for(
+            f"{instance_id} {' or '.join(states)}", reached, timeout_s=timeout_s, every_s=POLL_S, last_seen=lambda: seen
+        )
+
+    def ensure_started(self, instance_id: str, *, timeout_s: float) -> None:
+        """Until the instance runs, starting it when it is stopped. Idempotent; `CloudError` when it is terminated."""
+        seen = "nothing"
+
+        def running() -> bool:
+            nonlocal seen
+            seen = self.instance_state(instance_id)
+            if seen == "stopped":
+                with _calling("StartInstances"):
+                    self._ec2.start_instances(InstanceIds=[instance_id])
+            elif seen in ("shutting-down", "terminated"):
+                raise CloudError("StartInstances", "IncorrectInstanceState", f"{instance_id} is {seen}")
+            return seen == "running"
+
+        wait_for(f"{instance_id} running", running, timeout_s=timeout_s, every_s=POLL_S, last_seen=lambda: seen)
+
+    def terminate(self, instance_id: str, *, timeout_s: float = 60) -> None:
+        """Terminate and wait until it is gone. Idempotent."""
+        with _calling("TerminateInstances"):
+            self._ec2.terminate_instances(InstanceIds=[instance_id])
+        self.wait_state(instance_id, "terminated", timeout_s=timeout_s)
+
+    def create_volume(self, *, size_gib: int, timeout_s: float = 30) -> str:
+        """A new volume, `available`."""
+        with _calling("CreateVolume"):
+            made = self._ec2.create_volume(AvailabilityZone=ZONE, Size=size_gib, VolumeType="io2", Iops=1000)
+        volume_id = made["VolumeId"]
+        self._wait_volume(volume_id, "available", lambda place, status: status == "available", timeout_s)
+        return volume_id
+
+    def attach(self, volume_id: str, instance_id: str, *, device: str = DEVICE, timeout_s: float = 30) -> None:
+        """Attach and wait for `attached`."""
+        with _calling("AttachVolume"):
+            self._ec2.attach_volume(VolumeId=volume_id, InstanceId=instance_id, Device=device)
+        self._wait_volume(
+            volume_id, "attached", lambda place, _: place is not None and place.state == "attached", timeout_s
+        )
+
+    def detach(self, volume_id: str, *, force: bool = False, timeout_s: float = 30) -> None:
+        """Detach and wait until the volume is `available`."""
+        with _calling("DetachVolume"):
+            self._ec2.detach_volume(VolumeId=volume_id, Force=force)
+        self._wait_volume(volume_id, "available", lambda place, _: place is None, timeout_s)
+
+    def volume_attachment(self, volume_id: str) -> VolumeAttachment | None:
+        """Where the volume is now."""
+        return self._volume(volume_id)[0]
+
+    def delete_volume(self, volume_id: str) -> None:
+        with _calling("DeleteVolume"):
+            self._ec2.delete_volume(VolumeId=volume_id)
+
+    def allocate_address(self) -> ElasticIp:
+        """A new Elastic IP."""
+        with _calling("AllocateAddress"):
+            made = self._ec2.allocate_address(Domain="vpc")
+        return ElasticIp(allocation_id=made["AllocationId"], public_ip=made["PublicIp"])
+
+    def address_owner(self, allocation_id: str) -> str | None:
+        """Id of the instance that has the Elastic IP, or None."""
+        return cast("str | None", self._address(allocation_id).get("InstanceId") or None)
+
+    def associate(self, allocation_id: str, instance_id: str) -> None:
+        """Give the Elastic IP to an instance, whoever has it now."""
+        with _calling("AssociateAddress"):
+            self._ec2.associate_address(AllocationId=allocation_id, InstanceId=instance_id, AllowReassociation=True)
+
+    def disassociate(self, allocation_id: str) -> None:
+        """Take the Elastic IP from whoever has it. Idempotent."""
+        association_id = self._address(allocation_id).get("AssociationId")
+        if association_id:
+            with _calling("DisassociateAddress"):
+                self._ec2.disassociate_address(AssociationId=association_id)
+
+    def _wait_running(self, instance_id: str, name: str, timeout_s: float) -> None:
+        state = self.wait_state(instance_id, "running", "shutting-down", "terminated", timeout_s=timeout_s)
+        if state != "running":
+            raise CloudError("RunInstances", "Server.InternalError", f"{name} ({instance_id}) is {state} at launch")
+
+    def _wait_volume(self, volume_id: str, what: str, good: Any, timeout_s: float) -> None:
+        seen: tuple[VolumeAttachment | None, str] = (None, "nothing")
+
+        def reached() -> bool:
+            nonlocal seen
+            seen = self._volume(volume_id)
+            return bool(good(*seen))
+
+        wait_for(f"{volume_id} {what}", reached, timeout_s=timeout_s, every_s=POLL_S, last_seen=lambda: str(seen))
+
+    def _volume(self, volume_id: str) -> tuple[VolumeAttachment | None, str]:
+        with _calling("DescribeVolumes"):
+            volume = self._ec2.describe_volumes(VolumeIds=[volume_id])["Volumes"][0]
+        for row in volume.get("Attachments", []):
+            place = VolumeAttachment(instance_id=row["InstanceId"], device=row["Device"], state=row["State"])
+            return place, volume["State"]
+        return None, volume["State"]
+
+    def _address(self, allocation_id: str) -> Mapping[str, Any]:
+        with _calling("DescribeAddresses"):
+            found = self._ec2.describe_addresses(AllocationIds=[allocation_id])["Addresses"]
+        return cast("Mapping[str, Any]", found[0])
+
+
+@contextmanager
+def _calling(action: str) -> Iterator[None]:
+    """Turn botocore's errors into ours."""
+    try:
+        yield
+    except ClientError as error:
+        detail = error.response["Error"]
+        raise CloudError(action, detail.get("Code", "?"), detail.get("Message", "")) from error
+    except BotoCoreError as error:
+        raise CloudError(action, type(error).__name__, str(error)) from error

@@ -1,0 +1,102 @@
+"""What every EC2 action works with: the gateway's memory, the books, the data plane, and threads for what takes time.
+
+A call is decided and written down under `state.lock` and answered at once, as EC2 does; what the data plane needs
+longer for runs in a worker. Workers that touch one instance take turns (`machine_lock`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import Event, Lock
+from typing import Any
+
+from harness.region.addresses import Addresses
+from harness.region.books import Books
+from harness.region.calls import AwsError, Call
+from harness.region.files import write_json
+from harness.region.instances import Instances
+from harness.region.journal import Journal
+from harness.region.semantics import InstanceState, check_instance_id, instance_state
+from harness.region.state import Instance, State
+from harness.region.volumes import Volumes
+from harness.topology import Topology
+
+LOG = logging.getLogger("pbx-chaos.gateway")
+WORKERS = 32
+RETRY_S = 0.1
+"""How often a detach that waits for an unmount looks again."""
+
+
+@dataclass(kw_only=True)
+class Plane:
+    """The region behind the gateway. `shut_down_timeout_s` bounds the orderly shutdown of a guest (AWS: minutes)."""
+
+    topology: Topology
+    state: State
+    books: Books
+    journal: Journal
+    instances: Instances
+    volumes: Volumes
+    addresses: Addresses
+    shut_down_timeout_s: float = 10.0
+    closing: Event = field(default_factory=Event)
+    _workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "plane"))
+    _machine_locks: defaultdict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
+    _locks_lock: Lock = field(default_factory=Lock)
+
+    def background(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Run `work` in a worker; a failure is journalled, never swallowed."""
+
+        def guarded() -> None:
+            try:
+                work(*arguments)
+            except Exception as error:
+                LOG.exception("%s%r failed", work.__name__, arguments[1:])
+                self.journal.record("operation_failed", operation=work.__name__, error=str(error))
+
+        self._workers.submit(guarded)
+
+    def machine_lock(self, instance_id: str) -> Lock:
+        """Held by whoever switches, attaches to or detaches from this instance."""
+        with self._locks_lock:
+            return self._machine_locks[instance_id]
+
+    def close(self) -> None:
+        """Ends the waiting workers; those in the middle of something finish it."""
+        self.closing.set()
+        self._workers.shutdown(wait=True)
+
+    def state_of(self, instance: Instance) -> InstanceState:
+        """What EC2 says of an instance now."""
+        if instance.terminated:
+            return "terminated"
+        if instance.transition is not None:
+            return instance_state("on", instance.transition)
+        return instance_state(self.instances.power(instance.instance_id), None)
+
+    def instance(self, instance_id: str) -> Instance:
+        """The record, or EC2's error."""
+        check_instance_id(instance_id, self.state.instances)
+        return self.state.instances[instance_id]
+
+    def refresh_metadata(self, instance_id: str) -> None:
+        """Put what moves (the public address, the interface's id) into the file that feeds the metadata service."""
+        path = self.topology.state_dir / "metadata" / f"{instance_id}.json"
+        if not path.exists():
+            return
+        address = self.state.address_of(instance_id)
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts["public_ip"] = address.public_ip if address else None
+        facts["interface_id"] = self.state.instances[instance_id].interface_id
+        write_json(path, facts)
+
+
+def refuse_dry_run(call: Call) -> None:
+    """EC2 answers a dry run that would have succeeded with this error."""
+    if call.flag("DryRun"):
+        raise AwsError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)

@@ -1,0 +1,149 @@
+"""Brings the region of a cell up and takes it down: networks, router, books, gateway, each wait bounded.
+
+start_region ── networks ── router + rules ── ICMP translator ─┐
+      ├─ books (moto) ─────────────────────────────────────────┤ gateway answers /_region/health
+      └─ gateway (waits for both) ─────────────────────────────┘
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import urllib.request
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.command import wait_for
+from harness.errors import InfrastructureError, UsageError
+from harness.region import background
+from harness.region.addresses import TABLE_FILE, ruleset
+from harness.region.books import Books, read_port
+from harness.region.cleanup import cleanup
+from harness.region.credentials import HarnessKey, new_access_key_id
+from harness.region.files import write_json
+from harness.region.router import create_networks, interfaces, load_rules, start_client, start_router
+from harness.topology import Topology
+
+__all__ = ["Region", "region_state", "start_client", "start_gateway", "start_region", "stop_region"]
+
+BOOKS_PORT_FILE = "books.port"
+START_TIMEOUT_S = 30.0
+TIMINGS = ("instant",)
+"""`instant`: the data plane takes as long as it takes here. Seconds measured so are no evidence about AWS."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """A region that answers: where, and with which key the harness calls."""
+
+    topology: Topology
+    endpoint_url: str
+    key: HarnessKey
+    timing: str
+
+
+def start_region(topology: Topology, *, node_image_names: Iterable[str], timing: str = "instant") -> Region:
+    """Start the region; `node_image_names` are Docker images that become AMIs of the same name.
+
+    `InfrastructureError`, one line, when the slot's networks are taken or a part does not come up; what was started by
+    then stays for `stop_region`.
+    """
+    if timing not in TIMINGS:
+        raise UsageError(f"timing must be one of {', '.join(TIMINGS)}, not {timing!r}")
+    topology.state_dir.mkdir(parents=True, exist_ok=True)
+    topology.state_dir.chmod(0o700)
+    key = HarnessKey(access_key_id=new_access_key_id(), secret_access_key=secrets.token_urlsafe(30))
+    key.write(topology.state_dir)
+    port_file = topology.state_dir / BOOKS_PORT_FILE
+    books = _spawn(topology, "books", ["--port-file", str(port_file)])
+    create_networks(topology)
+    gateway = start_gateway(topology)
+    start_network(topology)
+    _register_images(_books(port_file, books), node_image_names)
+    wait_for_gateway(topology, gateway)
+    return Region(topology=topology, endpoint_url=topology.endpoint_url, key=key, timing=timing)
+
+
+def start_network(topology: Topology) -> None:
+    """The router between the two networks (which are there), its rules, and the translator of ICMP errors."""
+    pid = start_router(topology)
+    vpc, internet = interfaces(topology, pid)
+    load_rules(topology, pid, ruleset(topology, vpc_interface=vpc, internet_interface=internet))
+    write_json(topology.state_dir / TABLE_FILE, {})
+    names = ["--vpc-interface", vpc, "--internet-interface", internet]
+    _spawn(topology, "icmp", [*_cell(topology), *names], netns_pid=pid)
+
+
+def stop_region(topology: Topology) -> list[str]:
+    """Take everything of the cell away, also the ruins of one that died; returns what was removed. Idempotent."""
+    return cleanup(topology)
+
+
+def start_gateway(topology: Topology) -> subprocess.Popen[bytes]:
+    """Start the gateway, for the first time or again after it died; `wait_for_gateway` tells when it answers."""
+    port_file = topology.state_dir / BOOKS_PORT_FILE
+    return _spawn(
+        topology, "gateway", ["harness.region.gateway", *_cell(topology), "--books-port-file", str(port_file)]
+    )
+
+
+def wait_for_gateway(topology: Topology, process: subprocess.Popen[bytes]) -> None:
+    """Until the gateway answers; `InfrastructureError` with its last words when it dies instead."""
+
+    def answers() -> bool:
+        _check(process, topology.state_dir / "gateway.log")
+        try:
+            return bool(_get(topology, "health", timeout_s=1)["status"] == "ok")
+        except OSError:
+            return False
+
+    wait_for("the region's gateway", answers, timeout_s=START_TIMEOUT_S, every_s=0.02)
+
+
+def region_state(topology: Topology) -> dict[str, Any]:
+    """The data plane as it is: {instances, addresses, volumes}; `InfrastructureError` when the gateway is not there."""
+    try:
+        return _get(topology, "state", timeout_s=5)
+    except OSError as error:
+        raise InfrastructureError(f"the region of {topology.cell} does not answer ({error}): is it up?") from error
+
+
+def _get(topology: Topology, what: str, *, timeout_s: float) -> dict[str, Any]:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"{topology.endpoint_url}/_region/{what}", timeout=timeout_s) as response:
+        return dict(json.load(response))
+
+
+def _books(port_file: Path, process: subprocess.Popen[bytes]) -> Books:
+    def ready() -> int | None:
+        _check(process, port_file.with_name("books.log"))
+        return read_port(port_file)
+
+    port = wait_for("the region's books", ready, timeout_s=START_TIMEOUT_S, every_s=0.02)
+    return Books(host="127.0.0.1", port=port)
+
+
+def _register_images(books: Books, names: Iterable[str]) -> None:
+    for name in names:
+        books.call("RegisterImage", {"Name": name, "RootDeviceName": "/dev/xvda", "Architecture": "x86_64"})
+
+
+def _cell(topology: Topology) -> list[str]:
+    return ["--cell", topology.cell, "--slot", str(topology.slot)]
+
+
+def _spawn(
+    topology: Topology, name: str, arguments: Sequence[str], *, netns_pid: int | None = None
+) -> subprocess.Popen[bytes]:
+    """A part of the region as a background process of the cell; its output is in <name>.log."""
+    log = topology.state_dir / f"{name}.log"
+    return background.start(f"harness.region.{name}", arguments, cell=topology.cell, log=log, netns_pid=netns_pid)
+
+
+def _check(process: subprocess.Popen[bytes], log: Path) -> None:
+    if process.poll() is not None:
+        last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+        raise InfrastructureError(f"{log.stem} of the region ended with {process.returncode}: {last}")

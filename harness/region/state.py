@@ -1,0 +1,123 @@
+"""What the gateway knows and must not forget: instances, volumes and addresses, in one JSON file that survives it.
+
+It holds the instances' secrets and is readable by root only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import RLock
+
+from harness.region.files import write_json
+from harness.region.semantics import Attachment, Transition
+
+STATE_FILE = "region.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instance:
+    """An instance of the region. `how` says how a transition `stopping` is done: shut_down or power_off."""
+
+    instance_id: str
+    name: str
+    image: str
+    private_ip: str
+    interface_id: str
+    access_key_id: str
+    secret_access_key: str
+    user_data: str = ""
+    transition: Transition | None = None
+    how: str = ""
+    terminated: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """A volume with a data plane. Root volumes exist in the books only."""
+
+    volume_id: str
+    size_gib: int
+    zone: str
+    attachment: Attachment | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """An Elastic IP and who has it."""
+
+    allocation_id: str
+    public_ip: str
+    association_id: str | None = None
+    instance_id: str | None = None
+    private_ip: str | None = None
+
+
+class State:
+    """The three tables. Hold `lock` over every read that leads to a change; each change is on disk when it returns."""
+
+    def __init__(self, folder: Path) -> None:
+        self.lock = RLock()
+        self._path = folder / STATE_FILE
+        self.instances: dict[str, Instance] = {}
+        self.volumes: dict[str, Volume] = {}
+        self.addresses: dict[str, Address] = {}
+        if self._path.exists():
+            self._load()
+
+    def put(self, record: Instance | Volume | Address) -> None:
+        """Add or replace a record."""
+        with self.lock:
+            if isinstance(record, Instance):
+                self.instances[record.instance_id] = record
+            elif isinstance(record, Volume):
+                self.volumes[record.volume_id] = record
+            else:
+                self.addresses[record.allocation_id] = record
+            self._save()
+
+    def drop(self, record: Volume | Address) -> None:
+        """Forget a deleted volume or a released address."""
+        with self.lock:
+            if isinstance(record, Volume):
+                self.volumes.pop(record.volume_id, None)
+            else:
+                self.addresses.pop(record.allocation_id, None)
+            self._save()
+
+    def instance_with_key(self, access_key_id: str) -> Instance | None:
+        return next((i for i in self._all_instances() if i.access_key_id == access_key_id), None)
+
+    def instance_with_address(self, private_ip: str) -> Instance | None:
+        return next((i for i in self._all_instances() if i.private_ip == private_ip and not i.terminated), None)
+
+    def volumes_of(self, instance_id: str) -> list[Volume]:
+        with self.lock:
+            return [v for v in self.volumes.values() if v.attachment and v.attachment.instance_id == instance_id]
+
+    def address_of(self, instance_id: str) -> Address | None:
+        with self.lock:
+            return next((a for a in self.addresses.values() if a.instance_id == instance_id), None)
+
+    def _all_instances(self) -> Iterator[Instance]:
+        with self.lock:
+            yield from list(self.instances.values())
+
+    def _save(self) -> None:
+        data = {
+            "instances": [asdict(record) for record in self.instances.values()],
+            "volumes": [asdict(record) for record in self.volumes.values()],
+            "addresses": [asdict(record) for record in self.addresses.values()],
+        }
+        write_json(self._path, data)
+
+    def _load(self) -> None:
+        data = json.loads(self._path.read_text(encoding="utf-8"))
+        self.instances = {row["instance_id"]: Instance(**row) for row in data["instances"]}
+        self.addresses = {row["allocation_id"]: Address(**row) for row in data["addresses"]}
+        for row in data["volumes"]:
+            place = row.pop("attachment")
+            self.volumes[row["volume_id"]] = Volume(attachment=Attachment(**place) if place else None, **row)
