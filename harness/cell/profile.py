@@ -1,0 +1,180 @@
+"""A PBX profile: what runs on the nodes, as one TOML file beside the commands that run it (fixtures/pbx/<name>/).
+
+It says which agent runs the PBX, where its data lives, on which ports it serves, whom to call. Users bring their own;
+what a profile leaves out is *unknown* in results, never assumed. A mistake in a file is a `UsageError` that names the
+file, the setting and what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from string import Formatter
+from typing import Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from harness.cell.policy import FACTS, Scalar
+from harness.errors import UsageError
+
+PROFILES = Path(__file__).resolve().parents[2] / "fixtures" / "pbx"
+PROFILES_ON_NODE = "/usr/local/lib/pbx"
+COMMANDS = ("init", "start", "stop", "check")
+"""Executables in a profile's folder; what they are given and answer is in fixtures/agents/pbx."""
+
+SHIPPED_AGENT = "ocf:pbxha:pbx"
+Port = Annotated[int, Field(gt=0, lt=65536)]
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sip:
+    """Domain and ports; a transport without a port is not offered by this PBX."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    domain: str
+    udp_port: Port | None = None
+    tcp_port: Port | None = None
+    tls_port: Port | None = None
+    wss_port: Port | None = None
+    invite_auth: bool = False
+    """Whether an INVITE of an extension is challenged (407), too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Media:
+    """The range of ports that the PBX uses for RTP."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    first_port: Port
+    last_port: Port
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extensions:
+    """Accounts that `init` creates: every number from first to last, all with one password."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    first: Annotated[int, Field(gt=0)]
+    last: Annotated[int, Field(gt=0)]
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovers:
+    """What the product claims to bring back on the next node; None: it claims nothing."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    registrations: bool | None = None
+    calls: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """The whole file, and the folder it lies in. `params` are the agent's instance parameters, facts in braces.
+
+    `main_process` is the name (/proc/PID/comm) of the process that makes a node the active PBX while it lives. `data`
+    has, per kind (database, recordings, logs, prompts), how it is created and read back; none is evaluated yet.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+    summary: str
+    agent: Annotated[str, Field(pattern=r"^ocf:[a-z0-9-]+:[A-Za-z0-9_-]+$")] = SHIPPED_AGENT
+    data_dir: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]+$")] = "/srv/pbx"
+    main_process: Annotated[str, Field(min_length=1, max_length=15)]
+    params: dict[str, Scalar] = field(default_factory=dict)
+    sip: Sip
+    media: Media | None = None
+    extensions: Extensions
+    recovers: Recovers = field(default_factory=Recovers)
+    data: dict[str, dict[str, Scalar]] = field(default_factory=dict)
+    folder: Path = Path()
+
+    def command(self, name: str, *, node: str, private_ip: str, public_ip: str) -> list[str]:
+        """The command line that runs `init`, `start`, `stop` or `check` on a node, outside the cluster's control."""
+        there = f"{PROFILES_ON_NODE}/{self.name}"
+        given = {
+            "DATA_DIR": self.data_dir,
+            "PRIVATE_IP": private_ip,
+            "PUBLIC_IP": public_ip,
+            "NODE": node,
+            "PROFILE_DIR": there,
+        }
+        return ["env", *(f"{key}={value}" for key, value in given.items()), f"{there}/{name}"]
+
+
+def load_profile(name_or_path: str, *, folder: Path = PROFILES) -> Profile:
+    """The profile with this name in fixtures/pbx/, or in the TOML file at this path; its commands must be there."""
+    path = Path(name_or_path) if name_or_path.endswith(".toml") else folder / name_or_path / "profile.toml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        known = ", ".join(sorted(file.parent.name for file in folder.glob("*/profile.toml"))) or "none"
+        raise UsageError(
+            f"no PBX profile {name_or_path!r}; there are: {known} (or give the path of a .toml file)"
+        ) from None
+    profile = replace(parse_profile(text, source=str(path)), folder=path.resolve().parent)
+    if profile.agent == SHIPPED_AGENT:
+        lacking = [name for name in COMMANDS if not os.access(profile.folder / name, os.X_OK)]
+        if lacking:
+            raise UsageError(f"{path}: beside it there must be executables {', '.join(lacking)}")
+    return profile
+
+
+def parse_profile(text: str, *, source: str) -> Profile:
+    """A profile out of the text of its file; `source` is what errors call it."""
+    try:
+        raw = tomllib.loads(text)
+        if "folder" in raw:
+            raise UsageError(f"{source}: folder: is where the file lies, and can't be set")
+        profile = TypeAdapter(Profile).validate_python(raw)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{source}: not a TOML file: {error}") from None
+    except ValidationError as error:
+        wrong = "; ".join(f"{_where(e['loc'])}: {e['msg']}{_got(e)}" for e in error.errors())
+        raise UsageError(f"{source}: {wrong}") from None
+    mistakes = problems(profile)
+    if mistakes:
+        raise UsageError(f"{source}: {'; '.join(mistakes)}")
+    return profile
+
+
+def problems(profile: Profile) -> list[str]:
+    """What contradicts itself, in words; empty when nothing does."""
+    wrong = []
+    if profile.extensions.first > profile.extensions.last:
+        wrong.append(f"extensions: first ({profile.extensions.first}) is above last ({profile.extensions.last})")
+    if profile.media and profile.media.first_port >= profile.media.last_port:
+        wrong.append(
+            f"media: first_port ({profile.media.first_port}) is not below last_port ({profile.media.last_port})"
+        )
+    if not any((profile.sip.udp_port, profile.sip.tcp_port, profile.sip.tls_port, profile.sip.wss_port)):
+        wrong.append("sip: no port at all")
+    if profile.agent == SHIPPED_AGENT and profile.params.get("profile") != profile.name:
+        wrong.append(f"params.profile must be {profile.name!r}: it is where the agent finds the commands")
+    for key, value in profile.params.items():
+        asked = [name for _, name, _, _ in Formatter().parse(str(value)) if name is not None]
+        wrong += [
+            f"params.{key}: no fact {{{name}}}; there are: {', '.join(FACTS)}" for name in asked if name not in FACTS
+        ]
+    return wrong
+
+
+def _where(loc: tuple[Any, ...]) -> str:
+    return re.sub(r"\.(\d+)", r"[\1]", ".".join(str(part) for part in loc)) or "the file"
+
+
+def _got(error: Any) -> str:
+    """The offending value, unless it could be a password or a whole table."""
+    shown = error["input"]
+    secret = "password" in error["loc"]
+    return "" if secret or not isinstance(shown, str | int | float | bool) else f" (got {shown!r})"
