@@ -22,7 +22,7 @@ ALERT_AGENT = "/usr/local/lib/pbx-node/alert"
 ALERTS_FILE = "/var/log/pbx-node/alerts.jsonl"
 
 
-def cib_xml(policy: Policy, facts: CellFacts, *, pbx_agent: str, pbx_params: Mapping[str, str]) -> str:
+def cib_xml(policy: Policy, facts: CellFacts, *, pbx_agent: str, pbx_params: Mapping[str, Scalar]) -> str:
     """The whole file. `pbx_agent` and `pbx_params` are the profile's; the policy's own params win over them."""
     cib = Element("cib", crm_feature_set=FEATURE_SET, epoch="1", num_updates="0", admin_epoch="1")
     cib.set("validate-with", SCHEMA)
@@ -74,7 +74,7 @@ def _fencing_device(fencing: Fencing, facts: CellFacts) -> Element:
     return device
 
 
-def _of_profile(resource: Resource, pbx_agent: str, pbx_params: Mapping[str, str]) -> tuple[str, dict[str, Scalar]]:
+def _of_profile(resource: Resource, pbx_agent: str, pbx_params: Mapping[str, Scalar]) -> tuple[str, dict[str, Scalar]]:
     """Agent and params of a resource: a PBX takes what it does not say itself from the profile."""
     if resource.role == "pbx" and resource.agent is None:
         return pbx_agent, {**pbx_params, **resource.params}

@@ -5,10 +5,12 @@ Pure: XML in, `ClusterState` out. Which node is asked, and what if it does not a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
+from harness.command import Completed
 from harness.errors import InfrastructureError
 
 CRM_MON = ("crm_mon", "--one-shot", "--output-as=xml", "--fence-history=2")
@@ -91,6 +93,13 @@ def parse_cluster(xml: str, *, owned: Sequence[str]) -> ClusterState:
         fencing=tuple(_fencings(root)),
         unclean=unclean,
     )
+
+
+def reason(done: Completed) -> str:
+    """Why crm_mon gave no state, in its own words: it puts them into its XML."""
+    told = re.findall(r"<error>(.*?)</error>", done.stdout, re.DOTALL)
+    last = told[-1:] or (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+    return last[0].strip() if last else f"crm_mon ended with {done.code}"
 
 
 def _resources(root: Element) -> Iterator[ResourceState]:

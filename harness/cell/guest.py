@@ -12,11 +12,11 @@ from pathlib import Path
 from harness.cell.cib import ALERT_AGENT
 from harness.cell.facts import CellFacts, NodeFacts
 from harness.cell.node import File
+from harness.cell.profile import PROFILES_ON_NODE
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 AGENTS_DIR = "/usr/lib/ocf/resource.d/pbxha"
 FENCE_AGENTS_DIR = "/usr/sbin"
-PROFILES_DIR = "/usr/local/lib/pbx"
 AWS_CONFIG = "/etc/pbx-node/aws-config"
 ENV_FILE = "/etc/pbx-node/env"
 BOOT = "/etc/pbx-node/boot"
@@ -61,7 +61,7 @@ def agent_files(folder: Path = FIXTURES / "agents") -> dict[str, File]:
 def profile_files(name: str, folder: Path) -> dict[str, File]:
     """A PBX profile's folder, as it is, with the executable bits it has here."""
     return {
-        f"{PROFILES_DIR}/{name}/{path.relative_to(folder)}": File(
+        f"{PROFILES_ON_NODE}/{name}/{path.relative_to(folder)}": File(
             content=path.read_bytes(), mode=0o755 if path.stat().st_mode & 0o100 else 0o644
         )
         for path in sorted(folder.rglob("*"))

@@ -74,10 +74,10 @@ class ContainerNode:
             ["docker", "exec", *keep_stdin, self.container, *guest], timeout_s=timeout_s + 2, input=stdin, check=False
         )
         if done.code in (124, 137):
-            raise CommandFailed(f"{self.name}: {' '.join(argv)} did not end within {timeout_s:g} s")
+            raise CommandFailed(f"{self.name}: {shown(argv)} did not end within {timeout_s:g} s")
         if check and not done.ok:
             last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
-            raise CommandFailed(f"{self.name}: {' '.join(argv)} ended with {done.code}: {last}")
+            raise CommandFailed(f"{self.name}: {shown(argv)} ended with {done.code}: {last}")
         return done
 
     def put(self, files: Mapping[str, File]) -> None:
@@ -101,6 +101,13 @@ class ContainerNode:
             raise InfrastructureError(f"{self.name}: {what}: not found") from error
         except (docker.errors.APIError, requests.exceptions.RequestException, tarfile.TarError) as error:
             raise InfrastructureError(f"{self.name}: {what}: {error}") from error
+
+
+def shown(argv: Sequence[str]) -> str:
+    """A command line for an error message: its first line, at most 80 characters of it."""
+    text = " ".join(argv).strip()
+    first = text.splitlines()[0] if text else ""
+    return first if first == text and len(first) <= 80 else f"{first[:80]} …"
 
 
 def archive(files: Mapping[str, File]) -> bytes:
