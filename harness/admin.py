@@ -11,7 +11,7 @@ from typing import Any
 from harness import catalogue, session
 from harness.cell import cell as cells
 from harness.cell.cell import Cell
-from harness.collect import plain
+from harness.collect import as_plain
 from harness.command import wait_for
 from harness.errors import HarnessError, InfrastructureError, UsageError
 from harness.interrupts import interrupts
@@ -139,6 +139,6 @@ def _state(cell: Cell) -> dict[str, Any]:
         "policy": cell.policy.name,
         "pbx": cell.profile.name,
         "public_ip": str(cell.public_ip),
-        "cluster": plain(state),
+        "cluster": as_plain(state),
         "in_use_by": holder(cell.topology.cell),
     }

@@ -150,7 +150,7 @@ class Run:
                 return False
             if now - asked > NS_PER_S:
                 asked = now
-                wrong = unsettled(collect.plain(self.cell.cluster()), names)
+                wrong = unsettled(collect.as_plain(self.cell.cluster()), names)
             return not wrong
 
         try:
