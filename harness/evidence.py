@@ -42,7 +42,9 @@ def load(run_dir: RunDir) -> Evidence:
 def merged(run_dir: RunDir) -> list[Op]:
     """The ops of the run; merged from the parts while they are there, which is always the newer truth."""
     parts = sorted(run_dir.parts.glob("*.jsonl"))
-    return history.merge(parts, run_dir.history) if parts else list(history.read(run_dir.history))
+    if parts:
+        return history.merge(parts, run_dir.history)
+    return list(history.read(run_dir.history)) if run_dir.history.exists() else []
 
 
 def outages_of(ops: Sequence[Op], clock: str, timing: dict[str, float]) -> list[Outage]:

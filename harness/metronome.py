@@ -1,7 +1,8 @@
 """A process that ticks every 10 ms and writes down, each second, how late it was: the noise floor of a run.
 
-`python -m harness.metronome --out FILE`; ends on SIGTERM, and when its parent is gone. Each op (`f="metronome"`, type ok) has `n`, `max_late_ms`
-and `psi_cpu_some_ratio`, the share of the second in which some process waited for a CPU (/proc/pressure/cpu).
+`python -m harness.metronome --out FILE`; ends on SIGTERM, and when its parent is gone. Each op (`f="metronome"`, type
+ok) has `n`, `max_late_ms` and `psi_cpu_some_ratio`, the share of the second in which some process waited for a CPU
+(/proc/pressure/cpu).
 """
 
 from __future__ import annotations

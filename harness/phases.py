@@ -106,7 +106,7 @@ def spans_of(evidence: Evidence, outage: Outage) -> list[Span]:
     detects = _detects(evidence, alerts, outage)
     fences = _fences(alerts)
     actions = _actions(evidence, alerts)
-    decides = _decides(detects, fences, actions)
+    decides = _decides(detects, fences, actions, blind=_fenced_unseen(evidence, alerts))
     return [
         *detects,
         *decides,
@@ -162,17 +162,31 @@ def _undetected_since(evidence: Evidence, alert: dict[str, Any], outage: Outage)
 
 
 def _fences(alerts: Sequence[dict[str, Any]]) -> list[Span]:
-    """One span per node and fencing, from the fencer's first request to its success; failures in between are part."""
+    """One span per node and fencing, from the fencer's first request to its success; failures in between are part.
+
+    A success whose request nobody saw is a span of no length: when it began is not known.
+    """
     spans: list[Span] = []
     asked: dict[str, int] = {}
+    told: dict[str, int] = {}
     for alert in alerts:
         node = alert["node"]
         if alert["kind"] == "fence_requested":
             asked.setdefault(node, alert["time_ns"])
-        elif alert["kind"] == "fencing" and alert["rc"] == 0 and node in asked:
-            source = f"fencer's log: {node} requested; Pacemaker alert: {alert['desc'] or 'fenced'}"
-            spans.append(Span(phase="fence", start_ns=asked.pop(node), end_ns=alert["time_ns"], source=source))
+        elif alert["kind"] == "fencing" and alert["rc"] == 0:
+            if node in asked or alert["time_ns"] - told.get(node, -SAME_NEWS_NS) >= SAME_NEWS_NS:
+                source = f"fencer's log: {node} requested; Pacemaker alert: {alert['desc'] or 'fenced'}"
+                begin = asked.pop(node, alert["time_ns"])
+                spans.append(Span(phase="fence", start_ns=begin, end_ns=alert["time_ns"], source=source))
+            told[node] = alert["time_ns"]
     return spans
+
+
+def _fenced_unseen(evidence: Evidence, alerts: Sequence[dict[str, Any]]) -> bool:
+    """Whether the cluster remembers a fencing of this run of which no alert tells when it was done."""
+    before, after = (((evidence.cluster.get(moment) or {}).get("fencing") or []) for moment in ("before", "after"))
+    fenced = {entry["target"] for entry in after if entry not in before}
+    return not fenced <= {a["node"] for a in alerts if a["kind"] == "fencing"}
 
 
 def _actions(evidence: Evidence, alerts: Sequence[dict[str, Any]]) -> list[Span]:
@@ -189,20 +203,21 @@ def _actions(evidence: Evidence, alerts: Sequence[dict[str, Any]]) -> list[Span]
     return sorted(spans, key=lambda s: (s.start_ns, s.end_ns))
 
 
-def _decides(detects: Sequence[Span], fences: Sequence[Span], actions: Sequence[Span]) -> list[Span]:
+def _decides(detects: Sequence[Span], fences: Sequence[Span], actions: Sequence[Span], *, blind: bool) -> list[Span]:
     """The cluster's own time: from each thing that ended to the next that it began.
 
     After news from outside - a loss, a failed monitor, a fencing - the cluster computes a transition, however long that
-    takes. From one resource to the next it only passes on, and more than `PASS_ON_S` of that is not explained.
+    takes. From one resource to the next it only passes on, and more than `PASS_ON_S` of that is not explained. When
+    there was a fencing that nobody saw (`blind`), the time from a loss to the next action is not only the cluster's.
     """
     news = [*detects, *fences]
     spans = []
-    for action in [*fences, *actions]:
+    for action in [*(f for f in fences if f.end_ns > f.start_ns), *actions]:
         before = [s for s in [*news, *actions] if s is not action and s.end_ns <= action.start_ns + EPSILON_NS]
         last = max(before, key=lambda s: s.end_ns, default=None)
         if last is None or last.end_ns >= action.start_ns:
             continue
-        if last not in news and action.start_ns - last.end_ns > PASS_ON_S * 1e9:
+        if (blind and last in detects) or (last not in news and action.start_ns - last.end_ns > PASS_ON_S * 1e9):
             continue
         source = f"from [{last.source}] to [{action.source}]"
         spans.append(Span(phase="decide", start_ns=last.end_ns, end_ns=action.start_ns, source=source))

@@ -69,7 +69,7 @@ def _address_before_volume(samples: Sequence[Op]) -> list[Op]:
     return [
         op
         for op in samples
-        if op.value["address"] in op.value.get("powered", ()) and op.value["address"] not in op.value["mounted"]
+        if op.value["address"] in (op.value.get("powered") or ()) and op.value["address"] not in op.value["mounted"]
     ]
 
 
