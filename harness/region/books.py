@@ -71,7 +71,7 @@ class Books:
 
 def _error_of(status: int, body: bytes) -> AwsError:
     try:
-        root = ET.fromstring(body)
+        root = Document(body).root
     except ET.ParseError:
         return AwsError("InternalError", "An internal error has occurred", 500)
     code, message = root.findtext(".//Code"), root.findtext(".//Message")

@@ -186,7 +186,9 @@ class Document:
                 if not wanted.get(item.findtext(key) or "", True):
                     parent.remove(item)
 
-    def body(self) -> bytes:
+    def body(self, call: Call) -> bytes:
+        """The answer to `call`."""
+        put(self.root, "requestId", call.request_id)
         self.root.set("xmlns", EC2_NAMESPACE)
         return b'<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(self.root)
 

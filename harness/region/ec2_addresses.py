@@ -21,7 +21,7 @@ def allocate_address(plane: Plane, call: Call) -> bytes:
         document = plane.books.call("AllocateAddress", {"Domain": "vpc", **call.params, "Address": str(public)})
         allocation_id = document.root.findtext("allocationId") or ""
         plane.state.put(Address(allocation_id=allocation_id, public_ip=str(public)))
-    return document.body()
+    return document.body(call)
 
 
 def release_address(plane: Plane, call: Call) -> bytes:
@@ -92,7 +92,7 @@ def disassociate_address(plane: Plane, call: Call) -> bytes:
 def describe_addresses(plane: Plane, call: Call) -> bytes:
     """DescribeAddresses of the books, never in the middle of a move."""
     with plane.state.lock:
-        return plane.books.call("DescribeAddresses", call.params).body()
+        return plane.books.call("DescribeAddresses", call.params).body(call)
 
 
 def release_instance_address(plane: Plane, instance_id: str) -> None:

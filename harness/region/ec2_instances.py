@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -52,12 +53,12 @@ def run_instances(plane: Plane, call: Call) -> bytes:
         plane.state.put(record)
     plane.background(finish_launch, plane, instance_id)
     _show_state(item, "pending")
-    return document.body()
+    return document.body(call)
 
 
 def start_instances(plane: Plane, call: Call) -> bytes:
     """StartInstances: `pending` at once, the machine boots in a worker with its volumes and its address."""
-    return _switch(plane, call, "StartInstances", lambda i, s: semantics.decide_start(i, s))
+    return _switch(plane, call, "StartInstances", semantics.decide_start)
 
 
 def stop_instances(plane: Plane, call: Call) -> bytes:
@@ -107,7 +108,7 @@ def describe_instances(plane: Plane, call: Call) -> bytes:
         for reservation in reservations.findall("item"):
             if reservation.find("instancesSet/item") is None:
                 reservations.remove(reservation)
-    return document.body()
+    return document.body(call)
 
 
 def describe_instance_status(plane: Plane, call: Call) -> bytes:
@@ -128,7 +129,7 @@ def describe_instance_status(plane: Plane, call: Call) -> bytes:
         shown = state == "running" or call.flag("IncludeAllInstances")
         keep[instance_id] = shown and _matches(state, wanted)
     document.keep("instanceStatusSet", keep, "instanceId")
-    return document.body()
+    return document.body(call)
 
 
 def finish_launch(plane: Plane, instance_id: str) -> None:
@@ -207,18 +208,15 @@ def finish_terminate(plane: Plane, instance_id: str) -> None:
 
 def resume(plane: Plane) -> None:
     """Take up what a gateway before this one left half done."""
-    finish = {
-        "pending": lambda r: finish_start if r.how == "start" else finish_launch,
-        "stopping": lambda _: finish_stop,
-        "shutting-down": lambda _: finish_terminate,
-        "rebooting": lambda _: finish_reboot,
-    }
+    finish = {"stopping": finish_stop, "shutting-down": finish_terminate, "rebooting": finish_reboot}
     for record in list(plane.state.instances.values()):
-        if record.transition is not None:
-            plane.background(finish[record.transition](record), plane, record.instance_id)
+        if record.transition == "pending":
+            plane.background(finish_start if record.how == "start" else finish_launch, plane, record.instance_id)
+        elif record.transition is not None:
+            plane.background(finish[record.transition], plane, record.instance_id)
 
 
-def _switch(plane: Plane, call: Call, action: str, decide: Any) -> bytes:
+def _switch(plane: Plane, call: Call, action: str, decide: Callable[[str, InstanceState], str]) -> bytes:
     """Stop, start, terminate: all instances of the call are checked before the first is touched."""
     refuse_dry_run(call)
     with plane.state.lock:

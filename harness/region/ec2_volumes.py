@@ -28,10 +28,10 @@ def create_volume(plane: Plane, call: Call) -> bytes:
         document = plane.books.call("CreateVolume", call.params)
         volume_id = document.root.findtext("volumeId") or ""
         if volume_id in plane.state.volumes:  # the same ClientToken again
-            return document.body()
+            return document.body(call)
         plane.volumes.create(volume_id, size_gib=size_gib)
         plane.state.put(Volume(volume_id=volume_id, size_gib=size_gib, zone=call.require("AvailabilityZone")))
-    return document.body()
+    return document.body(call)
 
 
 def delete_volume(plane: Plane, call: Call) -> bytes:
@@ -111,7 +111,7 @@ def describe_volumes(plane: Plane, call: Call) -> bytes:
             "attachment.status", {attachment}
         )
     document.keep("volumeSet", keep, "volumeId")
-    return document.body()
+    return document.body(call)
 
 
 def overlay_attachment(ebs: ET.Element, place: Attachment | None) -> None:

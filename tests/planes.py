@@ -1,0 +1,133 @@
+"""A data plane without Docker: machines, volumes and addresses as dictionaries, for tests of the gateway's decisions.
+
+The real parts keep the same contract (docs/contracts.md); tests/integration/test_gateway.py runs calls on those.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from threading import Event
+from typing import Any, Literal
+
+from harness.region.instances import InstanceSpec
+from harness.region.volumes import VolumeBusy
+
+Power = Literal["on", "stopping", "off", "gone"]
+
+
+@dataclass(kw_only=True)
+class FakeInstances:
+    """`gate` is awaited by every change of power: a test holds a machine in a transition with it."""
+
+    gate: Event = field(default_factory=Event)
+    powers: dict[str, Power] = field(default_factory=dict)
+    specs: dict[str, InstanceSpec] = field(default_factory=dict)
+    done: list[tuple[str, str]] = field(default_factory=list)
+    fail_launch: bool = False
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def launch(self, spec: InstanceSpec) -> None:
+        self._wait()
+        if self.fail_launch:
+            raise RuntimeError("no such image")
+        self.specs[spec.instance_id] = spec
+        self._now(spec.instance_id, "launch", "on")
+
+    def power(self, instance_id: str) -> Power:
+        return self.powers.get(instance_id, "gone")
+
+    def pid(self, instance_id: str) -> int | None:
+        return 4242 if self.power(instance_id) == "on" else None
+
+    def power_off(self, instance_id: str) -> int:
+        self._wait()
+        return self._now(instance_id, "power_off", "off")
+
+    def shut_down(self, instance_id: str, *, timeout_s: float) -> None:
+        self._wait()
+        self._now(instance_id, "shut_down", "off")
+
+    def start(self, instance_id: str) -> None:
+        self._wait()
+        self._now(instance_id, "start", "on")
+
+    def terminate(self, instance_id: str) -> None:
+        self._wait()
+        self._now(instance_id, "terminate", "gone")
+
+    def list(self) -> list[str]:
+        return [i for i, power in self.powers.items() if power != "gone"]
+
+    def _wait(self) -> None:
+        assert self.gate.wait(10)
+
+    def _now(self, instance_id: str, what: str, power: Power) -> int:
+        self.powers[instance_id] = power
+        self.done.append((what, instance_id))
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeAttachment:
+    instance_id: str
+    device: str
+    loop: str = "/dev/loop0"
+
+
+@dataclass(kw_only=True)
+class FakeVolumes:
+    """A volume in `mounted` is busy."""
+
+    places: dict[str, FakeAttachment | None] = field(default_factory=dict)
+    mounted: set[str] = field(default_factory=set)
+    fail_attach: bool = False
+
+    def create(self, volume_id: str, *, size_gib: int) -> None:
+        self.places[volume_id] = None
+
+    def attach(self, volume_id: str, *, instance_id: str, guest_pid: int, device: str) -> str:
+        if self.fail_attach:
+            raise RuntimeError("no loop device left")
+        assert self.places[volume_id] is None
+        self.places[volume_id] = FakeAttachment(instance_id=instance_id, device=device)
+        return "/dev/nvme1n1"
+
+    def detach(self, volume_id: str, *, force: bool = False) -> None:
+        if volume_id in self.mounted and not force:
+            raise VolumeBusy(volume_id)
+        self.places[volume_id] = None
+
+    def attachment(self, volume_id: str) -> FakeAttachment | None:
+        return self.places.get(volume_id)
+
+    def delete(self, volume_id: str) -> None:
+        del self.places[volume_id]
+
+
+@dataclass(kw_only=True)
+class FakeAddresses:
+    known: dict[IPv4Address, IPv4Address] = field(default_factory=dict)
+
+    def map(self, public: IPv4Address, private: IPv4Address) -> None:
+        self.known = {p: q for p, q in self.known.items() if q != private} | {public: private}
+
+    def unmap(self, public: IPv4Address) -> None:
+        self.known.pop(public, None)
+
+    def table(self) -> dict[IPv4Address, IPv4Address]:
+        return dict(self.known)
+
+    def restore(self, wanted: dict[IPv4Address, IPv4Address]) -> None:
+        self.known = dict(wanted)
+
+
+@dataclass(kw_only=True)
+class FakeJournal:
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def record(self, event: str, **facts: Any) -> int:
+        self.rows.append({"event": event, **facts})
+        return 0
