@@ -15,7 +15,7 @@ from harness.collect import as_plain
 from harness.command import wait_for
 from harness.errors import HarnessError, InfrastructureError, UsageError
 from harness.interrupts import interrupts
-from harness.lock import cell_lock, holder, lock_path
+from harness.lock import cell_lock, holder
 from harness.region.cleanup import cleanup, known_cells
 from harness.run import Say
 from harness.session import Resolved
@@ -109,9 +109,8 @@ def clean() -> list[str]:
         if who is not None:
             busy.append(f"{name} (process {who.get('pid')}: {who.get('doing')})")
             continue
-        with cell_lock(name, doing="clean"):
+        with cell_lock(name, doing="clean", forget=True):
             removed += cleanup(_topology(name))
-        lock_path(name).unlink(missing_ok=True)
     if busy:
         raise InfrastructureError(f"still in use: {', '.join(busy)}; stop it with `pbx-chaos abort --cell NAME`")
     return removed

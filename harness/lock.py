@@ -8,10 +8,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from harness import topology
+from harness.command import TimedOut, wait_for
 from harness.errors import InfrastructureError
+
+TAKE_S = 0.2
+"""How long a lock that is taken is tried for: one who only asks who holds it has it for a moment, too."""
 
 
 def lock_path(cell: str) -> Path:
@@ -20,22 +24,27 @@ def lock_path(cell: str) -> Path:
 
 
 @contextmanager
-def cell_lock(cell: str, *, doing: str, run_dir: Path | None = None) -> Iterator[dict[str, Any] | None]:
+def cell_lock(
+    cell: str, *, doing: str, run_dir: Path | None = None, forget: bool = False
+) -> Iterator[dict[str, Any] | None]:
     """Hold the cell for this process; `InfrastructureError` at once, naming the holder, when another one has it.
 
-    Yields the note of a holder that died without giving the cell back (it was killed), else None.
+    Yields the note of a holder that died without giving the cell back (it was killed), else None. `forget` removes the
+    lock's file in the end, while it is still held: removed later, it could be one that somebody else has just taken.
     """
     path = lock_path(cell)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            who = holder(cell) or {}
-            raise InfrastructureError(
-                f"cell {cell!r} is in use by process {who.get('pid', '?')} ({who.get('doing', 'unknown')}): "
-                f"wait for it, stop it with `pbx-chaos abort`, or use another one with --cell NAME --slot N"
-            ) from None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = wait_for("the lock", lambda: _take(path), timeout_s=TAKE_S, every_s=0.02)
+    except PermissionError:
+        raise InfrastructureError(f"can't write {path}: pbx-chaos needs root") from None
+    except TimedOut:
+        who = holder(cell) or {}
+        raise InfrastructureError(
+            f"cell {cell!r} is in use by process {who.get('pid', '?')} ({who.get('doing', 'unknown')}): "
+            f"wait for it, stop it with `pbx-chaos abort`, or use another one with --cell NAME --slot N"
+        ) from None
+    with file:
         file.seek(0)
         died = _parsed(file.read())
         file.seek(0)
@@ -49,6 +58,21 @@ def cell_lock(cell: str, *, doing: str, run_dir: Path | None = None) -> Iterator
             file.seek(0)
             file.truncate()
             file.flush()
+            if forget:
+                path.unlink(missing_ok=True)
+
+
+def _take(path: Path) -> TextIO | None:
+    """The lock's file, locked; None while somebody else has it or when it was removed under our hands."""
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return file
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    file.close()
+    return None
 
 
 def holder(cell: str) -> dict[str, Any] | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -62,3 +64,34 @@ def test_a_torn_note_is_no_obstacle() -> None:
 
 def test_a_cell_nobody_ever_held_is_free() -> None:
     assert holder("never") is None
+
+
+def test_a_forgotten_lock_leaves_no_file_and_can_be_taken_again() -> None:
+    with cell_lock("c", doing="clean", forget=True):
+        assert holder("c") is not None
+    assert not lock_path("c").exists()
+    with cell_lock("c", doing="y"):
+        assert holder("c") is not None
+
+
+def test_a_file_removed_while_it_was_taken_is_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+
+    def flock(file: TextIO, how: int) -> None:
+        if not taken:  # the one who held it removes it just before we get it
+            lock_path("c").unlink()
+        taken.append(how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with cell_lock("c", doing="y"):
+        assert lock_path("c").exists()
+    assert len(taken) == 2
+
+
+def test_without_the_rights_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(InfrastructureError, match="needs root"), cell_lock("c", doing="y"):
+        pytest.fail("held")
