@@ -1,0 +1,192 @@
+"""Takes away everything of a cell, whatever state it was left in: killed harness, hung volume, restarted Docker.
+
+The order matters: volumes lose their power first, so that no guest hangs in a disk; containers go before the loop
+devices they have mounted; processes before the FUSE mounts they serve. Each step is bounded and survives the failure
+of another; what could not be removed is said, never raised.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from docker.errors import DockerException, NotFound
+from requests.exceptions import RequestException
+
+from harness import engine
+from harness import topology as topologies
+from harness.command import TimedOut, run, wait_for
+from harness.errors import InfrastructureError
+from harness.region import background, loops, machine_power
+from harness.region.volume_control import VolumeControl
+from harness.topology import CELL_LABEL, Topology
+
+GONE_TIMEOUT_S = 10
+NO_DOCKER = "docker does not answer: containers and networks, if any, are left"
+
+
+def cleanup(topology: Topology) -> list[str]:
+    """Remove all of the cell; returns what was removed, and what could not be. Idempotent."""
+    client = _client()
+    done: list[str] = []
+    _cut_power(topology)
+    done += _remove_containers(client, topology) if client else _if_docker_was_used(topology)
+    done += _end_processes(topology)
+    done += _free_loops(topology)
+    done += _unmount(topology)
+    if client:
+        done += _remove_networks(client, topology)
+    if topology.state_dir.exists():
+        shutil.rmtree(topology.state_dir, ignore_errors=True)
+        done.append(f"state {topology.state_dir}" + (" (in part)" if topology.state_dir.exists() else ""))
+    return done
+
+
+def leftovers(topology: Topology) -> list[str]:
+    """What of the cell is on the host, without touching it."""
+    client = _client()
+    found: list[str] = []
+    if client:
+        with suppress(DockerException, RequestException):
+            found += [f"container {row['Names'][0].lstrip('/')}" for row in _containers(client, topology)]
+            found += [f"network {row['Name']}" for row in _networks(client, topology)]
+    found += [f"process {pid} {command}" for pid, command in background.marked(topology.cell).items()]
+    found += [f"loop device {loop} on {file}" for loop, file in loops.below(topology.state_dir).items()]
+    found += [f"mount {mount}" for mount in _mounts(topology)]
+    return found + ([f"state {topology.state_dir}"] if topology.state_dir.exists() else [])
+
+
+def known_cells() -> list[str]:
+    """Names of all cells of which something is on the host."""
+    names = background.marked_cells()
+    root = topologies.STATE_ROOT
+    if root.is_dir():
+        names |= {path.name for path in root.iterdir() if path.is_dir()}
+    names |= {Path(file).relative_to(root).parts[0] for file in loops.below(root).values()}
+    if (client := _client()) is not None:
+        with suppress(DockerException, RequestException):
+            rows = client.api.containers(all=True, filters={"label": CELL_LABEL})
+            rows += client.api.networks(filters={"label": CELL_LABEL})
+            names |= {str(row["Labels"][CELL_LABEL]) for row in rows}
+    return sorted(names)
+
+
+def _client() -> Any | None:
+    with suppress(InfrastructureError):
+        return engine.connect()
+    return None
+
+
+def _cut_power(topology: Topology) -> None:
+    """End every wait for a disk. A server that is dead or deaf is ended with the other processes."""
+    for control in topology.state_dir.glob("volumes/*/control.sock"):
+        with suppress(InfrastructureError):
+            VolumeControl(control, timeout_s=1).power_loss(keep_ratio=0, seed=0)
+
+
+def _containers(client: Any, topology: Topology) -> list[dict[str, Any]]:
+    return list(client.api.containers(all=True, filters={"label": f"{CELL_LABEL}={topology.cell}"}))
+
+
+def _networks(client: Any, topology: Topology) -> list[dict[str, Any]]:
+    return list(client.api.networks(filters={"label": f"{CELL_LABEL}={topology.cell}"}))
+
+
+def _remove_containers(client: Any, topology: Topology) -> list[str]:
+    """Kill them all, then remove them. One that can't die because of a deaf volume server gets it killed."""
+    done = []
+    rows = _containers(client, topology)
+    pids = [pid for row in rows if (pid := _pid(client, row["Id"]))]
+    for pid in pids:
+        machine_power.kill_at_once(pid)
+    try:
+        wait_for(
+            "the death of the containers",
+            lambda: not any(background.alive(pid) for pid in pids),
+            timeout_s=GONE_TIMEOUT_S / 2,
+            every_s=0.01,
+        )
+    except TimedOut:
+        done += _end_processes(topology)
+    for row in rows:
+        name = row["Names"][0].lstrip("/")
+        try:
+            client.api.remove_container(row["Id"], force=True, v=True)
+            done.append(f"container {name}")
+        except NotFound:
+            continue
+        except (DockerException, RequestException) as error:
+            done.append(f"container {name} could NOT be removed: {error}")
+    return done
+
+
+def _pid(client: Any, container: str) -> int:
+    with suppress(DockerException, RequestException):
+        return int(client.api.inspect_container(container)["State"]["Pid"])
+    return 0
+
+
+def _if_docker_was_used(topology: Topology) -> list[str]:
+    return [NO_DOCKER] if topology.state_dir.exists() else []
+
+
+def _end_processes(topology: Topology) -> list[str]:
+    """Volume servers at once, they would wait for their last close; the others may end in order first."""
+    processes = background.marked(topology.cell)
+    servers = [pid for pid, command in processes.items() if "harness.region.volume_server" in command]
+    background.end(servers, grace_s=0)
+    background.end(set(processes) - set(servers))
+    return [
+        f"process {pid}" + (" could NOT be ended" if background.alive(pid) else "") + f" {command}"
+        for pid, command in processes.items()
+    ]
+
+
+def _free_loops(topology: Topology) -> list[str]:
+    found = loops.below(topology.state_dir)
+    for loop in found:
+        with suppress(InfrastructureError):
+            loops.ask_to_free(loop)
+    with suppress(TimedOut):
+        wait_for("the end of the loop devices", lambda: not loops.below(topology.state_dir), timeout_s=GONE_TIMEOUT_S)
+    left = loops.below(topology.state_dir)
+    return [
+        f"loop device {loop}" + (" could NOT be freed: it is still mounted" if loop in left else "") for loop in found
+    ]
+
+
+def _unmount(topology: Topology) -> list[str]:
+    """Lazily: a FUSE mount whose server is dead can't be asked anything."""
+    found = list(_mounts(topology))
+    for mount in found:
+        with suppress(InfrastructureError):
+            run(["umount", "-l", mount], timeout_s=GONE_TIMEOUT_S, check=False)
+    left = set(_mounts(topology))
+    return [f"mount {mount}" + (" could NOT be unmounted" if mount in left else "") for mount in found]
+
+
+def _mounts(topology: Topology) -> Iterator[str]:
+    """Mount points below the cell's state folder, from the kernel's table: a dead one can't be looked at."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        mount = line.split()[4].encode().decode("unicode_escape")
+        if Path(mount).is_relative_to(topology.state_dir):
+            yield mount
+
+
+def _remove_networks(client: Any, topology: Topology) -> list[str]:
+    done = []
+    try:
+        for row in _networks(client, topology):
+            for container in client.api.inspect_network(row["Id"]).get("Containers") or {}:
+                with suppress(DockerException):
+                    client.api.disconnect_container_from_network(container, row["Id"], force=True)
+            client.api.remove_network(row["Id"])
+            done.append(f"network {row['Name']}")
+    except NotFound:
+        pass
+    except (DockerException, RequestException) as error:
+        done.append(f"the networks could NOT be removed: {error}")
+    return done

@@ -1,0 +1,242 @@
+"""Instance metadata, version 2 only, as software on EC2 finds it: http://169.254.169.254 inside each guest.
+
+One small server per running guest, in the guest's network namespace, ended by the guest's end. It reads
+`state_dir/metadata/<instance id>.json` at each request; whoever changes what is true rewrites that file.
+AWS: "Instance metadata and user data", "Use IMDSv2" (a token by PUT, 401 without one).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import select
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InfrastructureError
+from harness.region import background
+from harness.topology import Topology
+
+ADDRESS = "169.254.169.254"
+PORT = 80
+READY = b"ready\n"
+START_TIMEOUT_S = 10
+MAX_TTL_S = 21600
+TOKEN_HEADER = "X-aws-ec2-metadata-token"
+TTL_HEADER = "X-aws-ec2-metadata-token-ttl-seconds"
+ACCOUNT = "123456789012"
+"""moto's account."""
+
+Facts = Mapping[str, Any]
+"""instance_id, private_ip, public_ip (or None), mac, interface_id, zone, region, hostname, role, access_key_id,
+secret_access_key, user_data."""
+
+
+def facts_path(topology: Topology, instance_id: str) -> Path:
+    """The file that feeds the service of one instance; it holds its secret and is readable by root only."""
+    return topology.state_dir / "metadata" / f"{instance_id}.json"
+
+
+def write_facts(topology: Topology, facts: Facts) -> None:
+    """Replace the facts of an instance, whole."""
+    path = facts_path(topology, str(facts["instance_id"]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".writing")
+    new.touch(mode=0o600)
+    new.write_text(json.dumps(facts), encoding="utf-8")
+    new.replace(path)
+
+
+def read_facts(topology: Topology, instance_id: str) -> dict[str, Any]:
+    """The facts of an instance, empty when there are none."""
+    try:
+        return dict(json.loads(facts_path(topology, instance_id).read_text(encoding="utf-8")))
+    except OSError:
+        return {}
+
+
+def start(topology: Topology, *, instance_id: str, guest_pid: int) -> subprocess.Popen[bytes]:
+    """Start the service of a running guest; returns when it accepts connections. 169.254.169.254 must be on its lo."""
+    server = background.start(
+        "harness.region.metadata",
+        ["--facts", str(facts_path(topology, instance_id)), "--guest-pid", str(guest_pid)],
+        cell=topology.cell,
+        log=topology.state_dir / "metadata.log",
+        netns_pid=guest_pid,
+        stdout=subprocess.PIPE,
+    )
+    assert server.stdout is not None
+    with server.stdout as out:
+        ready, _, _ = select.select([out], [], [], START_TIMEOUT_S)
+        if not ready or out.readline() != READY:
+            server.kill()
+            server.wait(timeout=5)
+            raise InfrastructureError(f"no metadata service for {instance_id}: see metadata.log of the cell")
+    return server
+
+
+def tree(facts: Facts, *, now: datetime) -> dict[str, str]:
+    """All leaves of the service below /latest/: path -> text. A leaf without a value does not exist (404)."""
+    nic = f"meta-data/network/interfaces/macs/{facts['mac']}"
+    leaves = {
+        "meta-data/instance-id": facts["instance_id"],
+        "meta-data/local-ipv4": facts["private_ip"],
+        "meta-data/public-ipv4": facts["public_ip"],
+        "meta-data/mac": facts["mac"],
+        "meta-data/hostname": facts["hostname"],
+        "meta-data/local-hostname": facts["hostname"],
+        "meta-data/placement/availability-zone": facts["zone"],
+        "meta-data/placement/region": facts["region"],
+        "meta-data/services/domain": "amazonaws.com",
+        "meta-data/services/partition": "aws",
+        f"{nic}/mac": facts["mac"],
+        f"{nic}/device-number": "0",
+        f"{nic}/interface-id": facts["interface_id"],
+        f"{nic}/local-ipv4s": facts["private_ip"],
+        f"{nic}/local-hostname": facts["hostname"],
+        f"{nic}/public-ipv4s": facts["public_ip"],
+        f"meta-data/iam/security-credentials/{facts['role']}": json.dumps(_credentials(facts, now), indent=2),
+        "dynamic/instance-identity/document": json.dumps(_identity(facts), indent=2),
+        "user-data": facts.get("user_data"),
+    }
+    return {path: str(value) for path, value in leaves.items() if value}
+
+
+def lookup(leaves: Mapping[str, str], path: str) -> str | None:
+    """A leaf, or the names in a folder (folders end in "/"), or None. `path` is what follows /latest/."""
+    wanted = path.strip("/")
+    if wanted in leaves:
+        return leaves[wanted]
+    inside = [leaf.removeprefix(f"{wanted}/" if wanted else "") for leaf in leaves if _is_below(leaf, wanted)]
+    names = sorted({first + ("/" if rest else "") for first, rest, _ in (leaf.partition("/") for leaf in inside)})
+    return "\n".join(names) or None
+
+
+class Tokens:
+    """The tokens handed out, each good for its time to live. `clock` in seconds."""
+
+    def __init__(self, clock: Any = time.monotonic) -> None:
+        self._clock = clock
+        self._good_until_s: dict[str, float] = {}
+
+    def issue(self, ttl: str | None) -> str | None:
+        """A new token, None when the time to live is not a number from 1 to 21600 seconds."""
+        if ttl is None or not ttl.isdigit() or not 1 <= int(ttl) <= MAX_TTL_S:
+            return None
+        token = secrets.token_urlsafe(32)
+        now_s = self._clock()
+        self._good_until_s = {t: until for t, until in self._good_until_s.items() if until > now_s}
+        self._good_until_s[token] = now_s + int(ttl)
+        return token
+
+    def good(self, token: str | None) -> bool:
+        return bool(self._good_until_s.get(token or "", 0.0) > self._clock())
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, facts: Path) -> None:
+        self.facts = facts
+        self.tokens = Tokens()
+        super().__init__((ADDRESS, PORT), Handler)
+
+    def server_bind(self) -> None:
+        """Without the reverse look-up that HTTPServer does: there is no name service here."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = ADDRESS, PORT
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_PUT(self) -> None:
+        if self.path != "/latest/api/token":
+            return self._reply(404)
+        token = self.server.tokens.issue(self.headers.get(TTL_HEADER))
+        return self._reply(400) if token is None else self._reply(200, token, {TTL_HEADER: self.headers[TTL_HEADER]})
+
+    def do_GET(self) -> None:
+        if not self.server.tokens.good(self.headers.get(TOKEN_HEADER)):
+            return self._reply(401)
+        version, _, path = self.path.partition("?")[0].lstrip("/").partition("/")
+        if version != "latest":
+            return self._reply(404)
+        facts = json.loads(self.server.facts.read_text(encoding="utf-8"))
+        text = lookup(tree(facts, now=datetime.now(UTC)), path)
+        return self._reply(404) if text is None else self._reply(200, text)
+
+    def _reply(self, status: int, text: str = "", headers: Mapping[str, str] | None = None) -> None:
+        body = text.encode()
+        self.send_response(status)
+        for name, value in {"Content-Type": "text/plain", "Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """No access log: the requests of agents are no fact about the region."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="harness.region.metadata")
+    parser.add_argument("--facts", type=Path, required=True)
+    parser.add_argument("--guest-pid", type=int, required=True)
+    args = parser.parse_args()
+    guest = os.pidfd_open(args.guest_pid)
+    server = Server(args.facts)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    sys.stdout.buffer.write(READY)
+    sys.stdout.flush()
+    end = select.poll()
+    end.register(guest, select.POLLIN)
+    end.poll()  # for ever: the guest's end is ours
+    return 0
+
+
+def _credentials(facts: Facts, now: datetime) -> dict[str, str]:
+    """Keys of the instance's role, as an EC2 instance gets them: good for six hours, renewed at each request."""
+    return {
+        "Code": "Success",
+        "LastUpdated": _stamp(now),
+        "Type": "AWS-HMAC",
+        "AccessKeyId": facts["access_key_id"],
+        "SecretAccessKey": facts["secret_access_key"],
+        "Token": f"session-of-{facts['instance_id']}",
+        "Expiration": _stamp(now + timedelta(hours=6)),
+    }
+
+
+def _identity(facts: Facts) -> dict[str, str]:
+    return {
+        "version": "2017-09-30",
+        "accountId": ACCOUNT,
+        "instanceId": facts["instance_id"],
+        "privateIp": facts["private_ip"],
+        "region": facts["region"],
+        "availabilityZone": facts["zone"],
+        "architecture": "x86_64",
+    }
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _is_below(leaf: str, folder: str) -> bool:
+    return not folder or leaf.startswith(f"{folder}/")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
