@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from harness import admin, catalogue, doctor, session
 from harness.errors import HarnessError
@@ -48,11 +48,11 @@ def invoke(argv: list[str]) -> int:
     """Run one command line and return its exit code."""
     try:
         code = app(argv, standalone_mode=False)
-    except click.UsageError as error:
+    except TyperException as error:
         return _say_error(error.format_message(), 3)
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         return error.exit_code
-    except click.Abort:
+    except typer.Abort:
         return _say_error("interrupted", 2)
     except HarnessError as error:
         return _say_error(str(error), error.exit_code)
