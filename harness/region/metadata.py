@@ -114,7 +114,7 @@ def tree(facts: Facts, *, now: datetime) -> dict[str, str]:
 
 def lookup(leaves: Mapping[str, str], path: str) -> str | None:
     """A leaf, or the names in a folder (folders end in "/"), or None. `path` is what follows /latest/."""
-    wanted = path.strip("/")
+    wanted = "/".join(part for part in path.split("/") if part)  # awseip asks for macs/<mac>//local-ipv4s; AWS answers
     if wanted in leaves:
         return leaves[wanted]
     inside = [leaf.removeprefix(f"{wanted}/" if wanted else "") for leaf in leaves if _is_below(leaf, wanted)]

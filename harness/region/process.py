@@ -85,9 +85,7 @@ def stop_region(topology: Topology) -> list[str]:
 def start_gateway(topology: Topology) -> subprocess.Popen[bytes]:
     """Start the gateway, for the first time or again after it died; `wait_for_gateway` tells when it answers."""
     port_file = topology.state_dir / BOOKS_PORT_FILE
-    return _spawn(
-        topology, "gateway", ["harness.region.gateway", *_cell(topology), "--books-port-file", str(port_file)]
-    )
+    return _spawn(topology, "gateway", [*_cell(topology), "--books-port-file", str(port_file)])
 
 
 def wait_for_gateway(topology: Topology, process: subprocess.Popen[bytes]) -> None:
