@@ -151,6 +151,8 @@ class Instances:
         if container is not None:
             with suppress(NotFound):
                 self._docker.api.remove_container(container, force=True, v=True)
+        with self._lock:
+            self._containers.pop(instance_id, None)
         metadata.facts_path(self._topology, instance_id).unlink(missing_ok=True)
         self._journal.record("instance_gone", instance_id=instance_id)
 
@@ -167,7 +169,7 @@ class Instances:
         endpoint = api.create_endpoint_config(ipv4_address=spec.private_ip)
         command = image["Config"]["Cmd"] or ["sleep", "infinity"]
         apparmor = any("name=apparmor" in option for option in api.info().get("SecurityOptions") or ())
-        self._docker.containers.create(
+        container = self._docker.containers.create(
             spec.image,
             ["/bin/sh", "-c", WAIT_FOR_POWER, "power-on", *command],
             name=f"{self._topology.cell}-{spec.name}",
@@ -186,6 +188,8 @@ class Instances:
                 ADDRESS_LABEL: spec.private_ip,
             },
         )
+        with self._lock:
+            self._containers[spec.instance_id] = container.id
 
     def _boot(self, instance_id: str) -> None:
         """Start the container, wire it, and let its init run."""

@@ -17,7 +17,8 @@ from harness.region.journal import FILE_NAME, Journal
 from harness.region.volumes import Volumes
 from harness.topology import CELL_LABEL, Topology
 
-NODE_IMAGE = images.PREFIX + "node:dev"
+DEVELOPMENT_IMAGE = images.PREFIX + "node:dev"
+"""Taken instead of a long build when the image of this checkout is not there: any node image will do here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class DataPlane:
     volumes: Volumes
     instances: Instances
     client: Any
+    image: str
 
     def launch(self, index: int) -> str:
         """Switch on machine number `index`; returns its instance id."""
@@ -34,7 +36,7 @@ class DataPlane:
             InstanceSpec(
                 instance_id=instance_id,
                 name=f"pbx-{index}",
-                image=images.wanted().node,
+                image=self.image,
                 private_ip=str(self.topology.node_address(index)),
                 access_key_id=f"AKIATEST{index}",
                 secret_access_key="not-a-secret",
@@ -68,6 +70,13 @@ def data_plane(cell: str, slot: int) -> Iterator[DataPlane]:
         journal = Journal(topology=topology)
         volumes = Volumes(topology=topology, journal=journal)
         instances = Instances(topology=topology, journal=journal, volumes=volumes, docker_client=client)
-        yield DataPlane(topology=topology, volumes=volumes, instances=instances, client=client)
+        yield DataPlane(topology=topology, volumes=volumes, instances=instances, client=client, image=_image(client))
     finally:
         cleanup(topology)
+
+
+def _image(client: Any) -> str:
+    for reference in (images.wanted().node, DEVELOPMENT_IMAGE):
+        if client.images.list(name=reference):
+            return reference
+    return images.ensure(client, say=print).node
