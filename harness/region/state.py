@@ -6,7 +6,6 @@ It holds the instances' secrets and is readable by root only.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import RLock
@@ -89,10 +88,8 @@ class State:
             self._save()
 
     def instance_with_key(self, access_key_id: str) -> Instance | None:
-        return next((i for i in self._all_instances() if i.access_key_id == access_key_id), None)
-
-    def instance_with_address(self, private_ip: str) -> Instance | None:
-        return next((i for i in self._all_instances() if i.private_ip == private_ip and not i.terminated), None)
+        """Without the lock, on purpose: the gateway's event loop must not wait for a call that holds it."""
+        return next((i for i in list(self.instances.values()) if i.access_key_id == access_key_id), None)
 
     def volumes_of(self, instance_id: str) -> list[Volume]:
         with self.lock:
@@ -101,10 +98,6 @@ class State:
     def address_of(self, instance_id: str) -> Address | None:
         with self.lock:
             return next((a for a in self.addresses.values() if a.instance_id == instance_id), None)
-
-    def _all_instances(self) -> Iterator[Instance]:
-        with self.lock:
-            yield from list(self.instances.values())
 
     def _save(self) -> None:
         data = {
