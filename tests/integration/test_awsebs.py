@@ -86,7 +86,7 @@ def bench() -> Iterator[Bench]:
         undo.callback(server.wait, timeout=10)
         undo.callback(server.terminate)
         container: Any = engine.containers.run(
-            wanted().node, name="pbx-ebs", labels=labels, network=network.name, tmpfs={"/run": "exec"}, detach=True
+            wanted().node, name="pbxdev-ebs", labels=labels, network=network.name, tmpfs={"/run": "exec"}, detach=True
         )
         undo.callback(container.remove, force=True)
         wait_for("moto to answer", _answers, timeout_s=30)
@@ -101,7 +101,7 @@ def bench() -> Iterator[Bench]:
         made = ec2.run_instances(ImageId=image, MinCount=2, MaxCount=2, Placement={"AvailabilityZone": ZONE})
         me, other = (instance["InstanceId"] for instance in made["Instances"])
         volume_id = ec2.create_volume(AvailabilityZone=ZONE, Size=1)["VolumeId"]
-        node = ContainerNode(name="pbx-ebs", instance_id=me, private_ip="", container=str(container.id))
+        node = ContainerNode(name="pbxdev-ebs", instance_id=me, private_ip="", container=str(container.id))
         config = f"[default]\nregion = {REGION_NAME}\nendpoint_url = {TOPOLOGY.endpoint_url}\n"
         node.put(
             agent_files()

@@ -117,10 +117,10 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
         volume = {str(tmp_path): {"bind": PROFILE.data_dir, "mode": "rw"}}
         nodes = tuple(
-            _prepared_node(container(f"pbx-{i}", i, cap_add=["NET_ADMIN", "SYS_ADMIN"], volumes=volume), i)
+            _prepared_node(container(f"pbxdev-{i}", i, cap_add=["NET_ADMIN", "SYS_ADMIN"], volumes=volume), i)
             for i in (1, 2)
         )
-        bench = Bench(nodes=(nodes[0], nodes[1]), client=container("pbx-client", 9, cap_add=["NET_ADMIN"]))
+        bench = Bench(nodes=(nodes[0], nodes[1]), client=container("pbxdev-client", 9, cap_add=["NET_ADMIN"]))
         undo.callback(bench.hang_up)
         tmp_path.chmod(0o755)
         nodes[0].run(_command(nodes[0], "init"), timeout_s=30)
