@@ -244,7 +244,14 @@ def main() -> int:
     wait_for("the router's rules", table.exists, timeout_s=START_TIMEOUT_S, every_s=0.02)
     plane = build(topology, books_port=port, shut_down_timeout_s=options.shut_down_timeout_s)
     gateway = Gateway(plane=plane, harness_key=HarnessKey.read(topology.state_dir).access_key_id)
-    web.run_app(gateway.app(), host=str(topology.endpoint_address), port=GATEWAY_PORT, print=None, access_log=None)
+    web.run_app(
+        gateway.app(),
+        host=str(topology.endpoint_address),
+        port=GATEWAY_PORT,
+        print=None,
+        access_log=None,
+        shutdown_timeout=1,
+    )
     return 0
 
 
