@@ -16,6 +16,10 @@ FEATURE_SET = "3.16.1"
 """crm_feature_set of Pacemaker 2.1.5. With a newer one in the file the cluster never forms and says nothing."""
 
 SCHEMA = "pacemaker-3.9"
+SHARED_LOAD = "0%"
+"""load-threshold where nodes are containers, unless the policy sets it: off. Pacemaker runs one action at a time on a
+node with a high load average (80 % per core); a container is shown the host's, that of all nodes and of the clients."""
+
 GROUP_ID = "pbx-group"
 FENCING_ID = "fencing"
 ALERT_AGENT = "/usr/local/lib/pbx-node/alert"
@@ -54,6 +58,8 @@ def _properties(parent: Element, policy: Policy, facts: CellFacts) -> None:
         own["stonith-action"] = fencing.action
     if fencing.timeout_s is not None:
         own["stonith-timeout"] = seconds(fencing.timeout_s)
+    if facts.containers:
+        own["load-threshold"] = SHARED_LOAD
     _attributes(parent, "cluster_property_set", "cib-bootstrap-options", own | policy.properties)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from xml.etree.ElementTree import Element, fromstring
 
 import pytest
@@ -68,6 +69,16 @@ def test_fencing_off_has_no_device_and_says_so() -> None:
     root = fromstring(cib_xml(parse_policy(text, source="off"), facts(), pbx_agent="ocf:pbxha:pbx", pbx_params={}))
     assert root.find(".//primitive[@class='stonith']") is None
     assert pairs(root, ".//cluster_property_set")["stonith-enabled"] == "false"
+
+
+def test_nodes_that_are_containers_do_not_slow_down_for_the_load_of_their_neighbours() -> None:
+    policy = load_policy("default")
+    for containers, expected in ((True, "0%"), (False, None)):
+        text = cib_xml(policy, facts(containers=containers), pbx_agent="ocf:pbxha:pbx", pbx_params={})
+        assert pairs(fromstring(text), ".//cluster_property_set").get("load-threshold") == expected
+    own = replace(policy, properties={"load-threshold": "60%"})
+    text = cib_xml(own, facts(), pbx_agent="ocf:pbxha:pbx", pbx_params={})
+    assert pairs(fromstring(text), ".//cluster_property_set")["load-threshold"] == "60%"
 
 
 def test_the_feature_set_is_not_newer_than_the_cluster() -> None:
