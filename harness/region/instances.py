@@ -11,10 +11,12 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
+from docker import utils
 from docker.errors import APIError, DockerException, NotFound
 
 from harness.clock import now_ns
@@ -30,8 +32,10 @@ ADDRESS_LABEL = "pbx-chaos.private-ip"
 ROLE = "pbx-node"
 """The IAM role whose keys an instance gets from its metadata."""
 
+NO_DNS = "nameserver 127.0.0.1\noptions attempts:1\n"
+"""A guest's resolv.conf: questions are refused at once, none leaves the guest; names are in /etc/hosts."""
+
 DEATH_TIMEOUT_S = 15
-DOCKER_TIMEOUT_S = 30
 POWER_GOOD = "run/power-good"
 WAIT_FOR_POWER = 'until [ -e /run/power-good ]; do sleep 0.01; done; exec "$@"'
 
@@ -166,7 +170,9 @@ class Instances:
         api = self._docker.api
         image = api.inspect_image(spec.image)
         network = self._topology.vpc_network
-        endpoint = api.create_endpoint_config(ipv4_address=spec.private_ip)
+        mac = "02:42:" + ":".join(f"{part:02x}" for part in IPv4Address(spec.private_ip).packed)
+        modern = utils.version_gte(api.api_version, "1.44")
+        endpoint = api.create_endpoint_config(ipv4_address=spec.private_ip, mac_address=mac if modern else None)
         command = image["Config"]["Cmd"] or ["sleep", "infinity"]
         apparmor = any("name=apparmor" in option for option in api.info().get("SecurityOptions") or ())
         container = self._docker.containers.create(
@@ -176,6 +182,7 @@ class Instances:
             hostname=spec.name,
             network=network,
             networking_config={network: endpoint},
+            mac_address=None if modern else mac,
             tmpfs={"/run": "exec,mode=755"},
             shm_size="128m",
             cap_add=["NET_ADMIN", "SYS_ADMIN"],
@@ -201,16 +208,18 @@ class Instances:
         pid = self.pid(instance_id)
         if pid is None:
             raise InfrastructureError(f"the init of instance {instance_id} ended at once: `docker logs {container}`")
+        root = Path("/proc") / str(pid) / "root"
+        (root / "etc/resolv.conf").write_text(NO_DNS)
         interface = _interface_of(pid)
         _wire(pid, interface=interface, router=str(self._topology.router_vpc_address))
-        mac = (Path("/proc") / str(pid) / "root/sys/class/net" / interface / "address").read_text().strip()
+        mac = (root / "sys/class/net" / interface / "address").read_text().strip()
         metadata.write_facts(self._topology, {**metadata.read_facts(self._topology, instance_id), "mac": mac})
         with self._lock:
             self._services = [service for service in self._services if service.poll() is None]
             self._services.append(metadata.start(self._topology, instance_id=instance_id, guest_pid=pid))
         for volume_id in self._volumes.attached_to(instance_id):
             self._volumes.reattach(volume_id, guest_pid=pid)
-        (Path("/proc") / str(pid) / "root" / POWER_GOOD).touch()
+        (root / POWER_GOOD).touch()
         self._journal.record("instance_on", instance_id=instance_id, pid=pid)
 
     def _shuts_down(self, instance_id: str, timeout_s: float) -> bool:

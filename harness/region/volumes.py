@@ -67,7 +67,9 @@ class Volumes:
     def create(self, volume_id: str, *, size_gib: int) -> None:
         """A new, empty volume; sparse, so that it costs what is written to it."""
         with self._locks[volume_id]:
-            self._folder(volume_id).mkdir(parents=True)
+            if (self._folder(volume_id) / "state.json").exists():
+                raise InfrastructureError(f"there is a volume {volume_id} already")
+            self._folder(volume_id).mkdir(parents=True, exist_ok=True)
             with self._backing(volume_id).open("wb") as file:
                 file.truncate(size_gib << 30)
             self._mount(volume_id).touch()
