@@ -106,6 +106,7 @@ class Run:
         )
         self.steady_ns = now_ns()
         self._stages()
+        self._narrator.steady = True
         active = self.cell.cluster().active
         self.say(0.0, "steady", f"{active} active; every clock fine for {needed_s:g} s: {', '.join(self._clocks)}")
 
