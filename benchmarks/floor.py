@@ -35,6 +35,7 @@ from harness.cell.node import ContainerNode, File
 from harness.cell.policy import Policy, load_policy
 from harness.command import run, wait_for
 from harness.errors import HarnessError
+from harness.images import wanted
 from harness.topology import CELL_LABEL, REGION_NAME, ROLE_LABEL, ZONE, Topology
 
 NODES = ("pbx-1", "pbx-2", "pbx-3")
@@ -46,7 +47,7 @@ class DummyCluster:
 
     topology: Topology
     policy: Policy
-    image: str = "pbx-chaos-node:dev"
+    image: str = field(default_factory=lambda: wanted().node)
     nodes: dict[str, ContainerNode] = field(default_factory=dict)
     _server: ThreadingHTTPServer | None = None
 
