@@ -118,14 +118,14 @@ class Nemesis:
         self.stop = threading.Event()
         self._pause = pause or self.stop.wait
 
-    def play(self, *, steady_ns: int) -> None:
+    def play(self, *, steady_ns: int, parent: int | None = None) -> None:
         """Injure and heal on schedule until all is healed, `stop` is set or the parent process is gone."""
         due = [
             _Due(time_ns=steady_ns + round(row["at_s"] * NS_PER_S), number=n, heal=False)
             for n, row in enumerate(self._plan)
         ]
         heapq.heapify(due)
-        parent = os.getppid()
+        parent = parent or os.getppid()
         try:
             while due and not self.stop.is_set() and os.getppid() == parent:
                 wait_s = (due[0].time_ns - self._time_ns()) / NS_PER_S
@@ -226,6 +226,7 @@ def main() -> int:
     parser.add_argument("--journal", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steady-ns", type=int, required=True)
+    parser.add_argument("--parent-pid", type=int, help="who must live on; by default the parent of this process")
     args = parser.parse_args()
     cell = load_cell(args.cell)
     writer = Writer(args.out)
@@ -234,7 +235,7 @@ def main() -> int:
     )
     signal.signal(signal.SIGTERM, lambda *_: nemesis.stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    nemesis.play(steady_ns=args.steady_ns)
+    nemesis.play(steady_ns=args.steady_ns, parent=args.parent_pid)
     writer.close()
     return 0
 

@@ -6,6 +6,7 @@ probes, collect what can be collected, judge what was seen. Who brought the cell
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import traceback
@@ -120,6 +121,7 @@ class Run:
         argv = [sys.executable, "-m", "harness.nemesis", "--cell", self.cell.topology.cell]
         argv += ["--plan", str(self.run_dir.path / "plan.json"), "--journal", str(self.run_dir.journal)]
         argv += ["--out", str(self.run_dir.parts / "nemesis.jsonl"), "--steady-ns", str(self.steady_ns)]
+        argv += ["--parent-pid", str(os.getpid())]
         with (self.run_dir.path / "logs" / "nemesis.log").open("wb") as log:
             self._nemesis = subprocess.Popen(
                 argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
