@@ -10,8 +10,8 @@ sustained run that ends it:
 
 Hence for a service that was gone from A to B, and normal latencies: a sent <= A, f sent >= A - normal, l sent <= B <= b
 answered, and the truth B - A lies inside. The width is the two periods a-f and l-b plus two latencies. *Normal* is the
-p99.9 of the clock's good answers up to a. Single lost packets that touch the outage belong to it; nothing sent from
-outside can tell them apart.
+p99.9 of the good answers that were complete before f was sent. Single lost packets that touch the outage belong to it;
+nothing sent from outside can tell them apart.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def find_outages(
     found: list[Outage] = []
     at = 0
     while (first := _run_of(False, good, at)) is not None:
-        normal += [_latency_ns(pair) for pair, ok in zip(probes[at:first], good[at:first], strict=True) if ok]
+        normal += _normal(probes[at:first], good[at:first], before_ns=probes[first].invoke.time_ns)
         back = _run_of(True, good, first)
         span = _Span(probes=probes, good=good, first=first, back=back)
         slack_ns = round(deadline_s * NS_PER_S) if len(normal) < BASELINE else p999(normal)
@@ -107,6 +107,11 @@ def find_outages(
             break
         at = back
     return found
+
+
+def _normal(probes: Sequence[Pair], good: Sequence[bool], *, before_ns: int) -> list[int]:
+    """Latencies of the good answers that were complete when the outage began; what waited through it is not normal."""
+    return [_latency_ns(p) for p, ok in zip(probes, good, strict=True) if ok and _end_ns(p) <= before_ns]
 
 
 def p999(latencies_ns: Sequence[int]) -> int:

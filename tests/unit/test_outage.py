@@ -123,6 +123,14 @@ def test_the_normal_latency_of_a_second_outage_knows_the_first_pause() -> None:
     assert second.duration.lower_s == pytest.approx(0.15 - 0.009)
 
 
+def test_an_answer_that_waited_through_an_outage_is_not_normal() -> None:
+    waited = row(UP + "xxx" + UP + "xxxx" + UP)
+    waited[29] = pair(29, ".", took_ms=250)
+    first, second = find(waited)
+    assert first.duration.lower_s == pytest.approx(0.1 - 0.001)
+    assert second.duration.lower_s == pytest.approx(0.15 - 0.001)
+
+
 def test_a_send_that_was_interrupted_counts_from_its_end() -> None:
     probes = row(UP + "xxxxx" + UP)
     probes[30] = pair(30, "x", send_ms=20)

@@ -1,0 +1,42 @@
+"""What a scenario can ask for, and how a probe is started."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.clients.probes import arguments, new_calls, sip_options
+
+CELL: Any = SimpleNamespace(
+    public_ip="203.0.113.1",
+    topology=SimpleNamespace(cell="t"),
+    profile=SimpleNamespace(
+        sip=SimpleNamespace(domain="pbx.test", udp_port=5060),
+        extensions=SimpleNamespace(first=1000, last=1999, password="hush"),
+    ),
+)
+
+
+def test_specs_are_plain_data() -> None:
+    assert asdict(sip_options()) == {"clock": "options", "period_s": 0.05, "deadline_s": 0.5}
+    assert asdict(new_calls(period_s=1)) == {"clock": "new_call", "period_s": 1, "deadline_s": 1.0}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"period_s": 0}, {"period_s": 0.001}, {"deadline_s": 0}, {"deadline_s": 33}, {"period_s": -1}]
+)
+def test_what_cant_be_measured_is_refused_where_it_is_written(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="_s is"):
+        sip_options(**wrong)
+
+
+def test_calls_use_the_two_last_extensions() -> None:
+    argv = arguments(new_calls(), CELL)
+    assert argv[argv.index("--caller") + 1 :][:3] == ["1998", "--callee", "1999"]
+
+
+def test_the_password_is_in_no_argument() -> None:
+    assert not any("hush" in argument for argument in arguments(new_calls(), CELL) + arguments(sip_options(), CELL))
