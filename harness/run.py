@@ -20,7 +20,7 @@ from harness.catalogue import always_on
 from harness.cell.cell import Cell
 from harness.checkers.settled import unsettled
 from harness.clock import NS_PER_S, WallOffset, now_ns
-from harness.command import wait_for
+from harness.command import TimedOut, wait_for
 from harness.errors import HarnessError, InfrastructureError
 from harness.interrupts import Gate
 from harness.judge import judge
@@ -60,6 +60,8 @@ class Run:
     end_ns: int | None = None
     _clocks: dict[str, Clock] = field(default_factory=dict)
     _nemesis: subprocess.Popen[bytes] | None = None
+    _asked_ns: int = 0
+    _unrest: list[str] = field(default_factory=lambda: ["cluster not asked yet"])
 
     def execute(self) -> Outcome:
         """Play the scenario; always returns, with everything that was observed saved and judged."""
@@ -70,7 +72,6 @@ class Run:
         self._journal = UndoJournal(self.run_dir.journal)
         observers = Observers(cell=self.cell, probes=self.scenario.probes, run_dir=self.run_dir)
         try:
-            collect.cluster_state(self.cell, self.run_dir, "before")
             observers.start()
             self._warm_up(observers)
             self._injure()
@@ -91,25 +92,19 @@ class Run:
 
     def _warm_up(self, observers: Observers) -> None:
         needed_s = self.scenario.warmup_s
-
-        def steady() -> bool:
-            self._tell()
-            observers.check_alive()
-            now = now_ns()
-            return all(clock.fine_for_s(now) >= needed_s * 0.9 for clock in self._clocks.values())
-
         wait_for(
-            f"a steady state ({needed_s:g} s of good answers on every clock)",
-            steady,
+            f"a steady state ({needed_s:g} s of good answers on every clock, the cluster at rest)",
+            lambda: self._is_steady(observers),
             timeout_s=STEADY_TIMEOUT_S + needed_s,
             every_s=0.1,
             last_seen=self._describe,
         )
+        state = collect.cluster_state(self.cell, self.run_dir, "before")
         self.steady_ns = now_ns()
         self._stages()
         self._narrator.steady = True
-        active = self.cell.cluster().active
-        self.say(0.0, "steady", f"{active} active; every clock fine for {needed_s:g} s: {', '.join(self._clocks)}")
+        clocks = ", ".join(self._clocks)
+        self.say(0.0, "steady", f"{state['active']} active; fine for {needed_s:g} s: {clocks}")
 
     def _injure(self) -> None:
         """Play the timeline in the nemesis process and follow it to its last heal."""
@@ -140,28 +135,33 @@ class Run:
 
     def _recover(self, observers: Observers) -> None:
         """Wait until every clock has been fine again for a warm-up and the cluster is at rest; bounded, not judged."""
-        names = [node.name for node in self.cell.nodes]
-        asked = 0
-        wrong: list[str] = ["not looked yet"]
-
-        def recovered() -> bool:
-            nonlocal asked, wrong
-            self._tell()
-            observers.check_alive()
-            now = now_ns()
-            if any(clock.fine_for_s(now) < self.scenario.warmup_s * 0.9 for clock in self._clocks.values()):
-                return False
-            if now - asked > NS_PER_S:
-                asked = now
-                wrong = unsettled(collect.as_plain(self.cell.cluster()), names)
-            return not wrong
-
         try:
-            wait_for("recovery", recovered, timeout_s=self.scenario.recover_s, every_s=0.1)
-        except InfrastructureError:
-            self.say(self._at(now_ns()), "late", f"not recovered: {self._describe()}; {'; '.join(wrong)}")
+            wait_for(
+                "recovery", lambda: self._is_steady(observers), timeout_s=self.scenario.recover_s, every_s=0.1
+            )  # fmt: skip
+        except TimedOut:
+            self.say(self._at(now_ns()), "late", f"not recovered: {self._describe()}")
         else:
             self.say(self._at(now_ns()), "settled", "every clock fine, all nodes back, cluster at rest")
+
+    def _is_steady(self, observers: Observers) -> bool:
+        """Every clock fine for a warm-up, and the cluster at rest, which is asked at most once a second."""
+        self._tell()
+        observers.check_alive()
+        now = now_ns()
+        if any(clock.fine_for_s(now) < self.scenario.warmup_s * 0.9 for clock in self._clocks.values()):
+            return False
+        if now - self._asked_ns > NS_PER_S:
+            self._asked_ns = now
+            self._unrest = self._unsettled()
+        return not self._unrest
+
+    def _unsettled(self) -> list[str]:
+        try:
+            state = collect.as_plain(self.cell.cluster())
+        except InfrastructureError as error:
+            return [str(error)]
+        return unsettled(state, [node.name for node in self.cell.nodes])
 
     def _heal(self) -> None:
         """Stop the nemesis, which heals what it holds, then heal whatever the journal still shows open."""
@@ -222,4 +222,4 @@ class Run:
         return None if self.steady_ns is None else (time_ns - self.steady_ns) / 1e9
 
     def _describe(self) -> str:
-        return "; ".join(clock.describe() for clock in self._clocks.values())
+        return "; ".join([*(clock.describe() for clock in self._clocks.values()), *self._unrest])
