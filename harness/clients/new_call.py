@@ -191,6 +191,7 @@ class NewCallProbe:
 
 
 async def _probe(args: argparse.Namespace) -> None:
+    open_loop.be_punctual()
     stop = open_loop.stop_on_signals()
     password = os.environ.get(PASSWORD, "")
     host = args.local or local_address_towards(args.to)
@@ -210,7 +211,6 @@ async def _probe(args: argparse.Namespace) -> None:
         caller_udp=caller_udp,
         callee_udp=callee_udp,
     )
-    open_loop.be_punctual()
     try:
         await open_loop.run(probe, period_s=args.period_s, stop=stop)
     finally:
@@ -225,7 +225,7 @@ def main() -> None:
     parser.add_argument("--caller", required=True, help="extension that calls")
     parser.add_argument("--callee", required=True, help="extension that is called")
     parser.add_argument("--local", metavar="IP", help="address to use (default: the route's)")
-    parser.add_argument("--period-s", type=float, default=0.25)
+    parser.add_argument("--period-s", type=float, default=0.1)
     parser.add_argument("--deadline-s", type=float, default=1.0)
     parser.add_argument("--process", default="new_call")
     parser.add_argument("--out", type=Path, default=Path("/dev/stdout"))

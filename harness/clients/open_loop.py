@@ -77,6 +77,8 @@ class Probe(Protocol):
 async def run(probe: Probe, *, period_s: float, stop: asyncio.Event) -> None:
     """Send on the grid until `stop` is set, then wait for the ends of what was sent."""
     loop = asyncio.get_running_loop()
+    gc.collect()
+    gc.freeze()
     pace = Pace(start_ns=now_ns(), period_s=period_s)
     broken: asyncio.Future[Any] = loop.create_future()
 
@@ -118,11 +120,16 @@ def stop_on_signals() -> asyncio.Event:
 
 
 def be_punctual() -> None:
-    """Run before others on a busy host, and keep the collector away from what stays."""
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, -10)
-    gc.collect()
-    gc.freeze()
+    """Run before others on a busy host: with real-time priority, or nice -10 where the host refuses that.
+
+    Call it before anything starts a thread: a thread that inherits no priority and holds the interpreter's lock would
+    hold up the one that does. What is sent on time on a busy host is still answered late: that is for `host_pressure`.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except OSError:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, -10)
 
 
 def main(program: Coroutine[Any, Any, None]) -> None:

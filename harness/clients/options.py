@@ -154,12 +154,12 @@ def _ms(nanoseconds: int) -> float:
 
 
 async def _probe(args: argparse.Namespace) -> None:
+    open_loop.be_punctual()
     stop = open_loop.stop_on_signals()
     udp = UdpSocket((args.local or local_address_towards(args.to), 0))
     recorder = Recorder(args.out, process=args.process, f="options")
     domain = args.domain or args.to[0]
     probe = OptionsProbe(to=args.to, domain=domain, deadline_s=args.deadline_s, recorder=recorder, udp=udp)
-    open_loop.be_punctual()
     try:
         await open_loop.run(probe, period_s=args.period_s, stop=stop)
     finally:

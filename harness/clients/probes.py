@@ -44,7 +44,7 @@ def sip_options(*, period_s: float = 0.05, deadline_s: float = 0.5) -> ProbeSpec
     return ProbeSpec(clock="options", period_s=period_s, deadline_s=deadline_s)
 
 
-def new_calls(*, period_s: float = 0.25, deadline_s: float = 1.0) -> ProbeSpec:
+def new_calls(*, period_s: float = 0.1, deadline_s: float = 1.0) -> ProbeSpec:
     """A new call from one extension to another: is it set up, with audio both ways?"""
     return ProbeSpec(clock="new_call", period_s=period_s, deadline_s=deadline_s)
 
