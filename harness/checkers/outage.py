@@ -1,8 +1,8 @@
 """How long a clock was down, as an interval, and whether that is within a limit.
 
 `find_outages` is pure: pairs of one clock in, outages out. Down begins with `IN_A_ROW` answers in a row that were not
-ok, up with as many that were. With a the last ok before, f the first and l the last not-ok, b the first ok of the
-sustained run that ends it:
+ok, up with as many that were. With a the last ok before, f the first and l the last not-ok, and b the ok of the
+sustained run after it whose answer came first:
 
     upper = b answered - a sent       the service surely answered when a was sent, and again when b came back
     lower = l sent - f sent - normal  f can have failed only at what struck within a normal latency of its sending
@@ -172,9 +172,26 @@ class _Span:
         return max(i for i in range(self.first, stop) if not self.good[i])
 
     @property
+    def answering(self) -> int | None:
+        """Of the run that ended it, the probe whose answer came first: a call may overtake the one before."""
+        if self.back is None:
+            return None
+        in_flight_ns = _end_ns(self.probes[self.back])
+        racing = [self.back]
+        for i in range(self.back + 1, len(self.probes)):
+            if self.probes[i].invoke.time_ns > in_flight_ns:
+                break
+            racing += [i] if self.good[i] else []
+        return min(racing, key=lambda i: _end_ns(self.probes[i]))
+
+    @property
+    def back_ns(self) -> int | None:
+        return None if self.answering is None else _end_ns(self.probes[self.answering])
+
+    @property
     def deciding(self) -> list[Pair]:
         """The probes whose times are the bounds: a, f, l, b."""
-        chosen = [self.first - 1, self.first, self.last, self.back]
+        chosen = [self.first - 1, self.first, self.last, self.answering]
         return [self.probes[i] for i in chosen if i is not None and i >= 0]
 
 
@@ -182,7 +199,7 @@ def _outage(span: _Span, *, clock: str, slack_ns: int, late_n: Set[tuple[str, An
     first, last = span.probes[span.first], span.probes[span.last]
     began_before = span.first == 0
     start_ns = first.invoke.time_ns if began_before else span.probes[span.first - 1].invoke.time_ns
-    end_ns = None if span.back is None else _end_ns(span.probes[span.back])
+    end_ns = span.back_ns
     seen_ns = max(_end_ns(pair) for pair in span.probes) if end_ns is None else end_ns
     lower_ns = last.invoke.time_ns - _sent_ns(first) - slack_ns
     upper_ns = max(seen_ns - start_ns, 0)

@@ -123,6 +123,14 @@ def test_the_normal_latency_of_a_second_outage_knows_the_first_pause() -> None:
     assert second.duration.lower_s == pytest.approx(0.15 - 0.009)
 
 
+def test_an_answer_that_overtakes_another_ends_the_outage() -> None:
+    slow_first = row(UP + "xxxxx" + UP)
+    slow_first[35] = pair(35, ".", took_ms=400)
+    found = find(slow_first)[0]
+    assert found.end_ns == START_NS + (36 * PERIOD_MS + 1) * MS
+    assert found.evidence[-2:] == (72, 73)
+
+
 def test_an_answer_that_waited_through_an_outage_is_not_normal() -> None:
     waited = row(UP + "xxx" + UP + "xxxx" + UP)
     waited[29] = pair(29, ".", took_ms=250)
