@@ -17,6 +17,8 @@ from harness.cell.profile import PROFILES_ON_NODE
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 AGENTS_DIR = "/usr/lib/ocf/resource.d/pbxha"
 FENCE_AGENTS_DIR = "/usr/sbin"
+LIBRARY_DIR = "/usr/local/lib/pbx-node"
+AGENTS_LIBRARY = "/usr/local/lib/pbx-node"
 AWS_CONFIG = "/etc/pbx-node/aws-config"
 ENV_FILE = "/etc/pbx-node/env"
 BOOT = "/etc/pbx-node/boot"
@@ -48,14 +50,16 @@ def cluster_files(*, corosync_conf: str, cib: str) -> dict[str, File]:
 
 
 def agent_files(folder: Path = FIXTURES / "agents") -> dict[str, File]:
-    """Our agents: resource agents below the provider `pbxha`, fence agents (named fence_*) where Pacemaker looks."""
+    """Our agents: resource agents below the provider `pbxha`, fence agents (fence_*) where Pacemaker looks for them,
+    Python modules that they share (*.py) in LIBRARY_DIR."""
     agents = (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
-    return {
-        f"{FENCE_AGENTS_DIR if path.name.startswith('fence_') else AGENTS_DIR}/{path.name}": File(
-            content=path.read_bytes(), mode=0o755
-        )
-        for path in agents
-    }
+    return {_agent_place(path.name): File(content=path.read_bytes(), mode=0o755) for path in agents}
+
+
+def _agent_place(name: str) -> str:
+    if name.endswith(".py"):
+        return f"{LIBRARY_DIR}/{name}"
+    return f"{FENCE_AGENTS_DIR if name.startswith('fence_') else AGENTS_DIR}/{name}"
 
 
 def profile_files(name: str, folder: Path) -> dict[str, File]:

@@ -59,7 +59,10 @@ def test_agents_and_profiles_keep_their_place_and_their_executable_bit(tmp_path:
     (tmp_path / "awsebs").write_text("x")
     (tmp_path / "fence_pbx_aws").write_text("x")
     (tmp_path / "sub").mkdir()
-    assert sorted(agent_files(tmp_path)) == ["/usr/lib/ocf/resource.d/pbxha/awsebs", "/usr/sbin/fence_pbx_aws"]
+    (tmp_path / "ec2.py").write_text("x")
+    assert sorted(agent_files(tmp_path)) == [
+        "/usr/lib/ocf/resource.d/pbxha/awsebs", "/usr/local/lib/pbx-node/ec2.py", "/usr/sbin/fence_pbx_aws",
+    ]  # fmt: skip
     (tmp_path / "sub" / "start").write_text("x")
     (tmp_path / "sub" / "start").chmod(0o755)
     files = profile_files("p", tmp_path)
