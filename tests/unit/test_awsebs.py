@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
-AGENT = Path(__file__).resolve().parents[2] / "fixtures" / "agents" / "awsebs"
+from tests.unit.agents import load_agent
+
 ME, OTHER, VOLUME = "i-0me", "i-0other", "vol-0123"
 
 
 @pytest.fixture
 def agent(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The agent as a module (it has no .py name), leaving no byte code beside it."""
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    loader = SourceFileLoader("awsebs", str(AGENT))
-    spec = spec_from_loader("awsebs", loader)
-    assert spec is not None
-    module = module_from_spec(spec)
-    loader.exec_module(module)
+    """The agent as a module, silent."""
+    module = load_agent("awsebs", monkeypatch)
     monkeypatch.setattr(module, "log", lambda text: None)
     return module
 
@@ -132,12 +123,9 @@ def test_a_device_that_is_still_here_is_not_gone(
     ],
 )
 def test_an_error_of_ec2_ends_in_another_look_or_in_a_clear_failure(
-    agent: ModuleType, code: str, status: int, exit_code: int | None
+    agent: ModuleType, monkeypatch: pytest.MonkeyPatch, code: str, status: int, exit_code: int | None
 ) -> None:
-    error = ClientError(
-        {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]
-        "AttachVolume",
-    )
+    error = load_agent("ec2.py", monkeypatch).ApiError(code, "no", status)
     if exit_code is None:
         assert agent.reason_to_go_on(error).startswith(code)
         return
