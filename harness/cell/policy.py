@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Formatter
@@ -118,21 +118,14 @@ class Policy:
 
 def load_policy(name_or_path: str, *, folder: Path = POLICIES) -> Policy:
     """The policy with this name in fixtures/policies/, or in the TOML file at this path."""
-    path = Path(name_or_path) if name_or_path.endswith(".toml") else folder / f"{name_or_path}.toml"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        known = ", ".join(sorted(file.stem for file in folder.glob("*.toml"))) or "none"
-        raise UsageError(f"no policy {name_or_path!r}; there are: {known} (or give the path of a .toml file)") from None
-    return parse_policy(text, source=str(path))
+    text, source = _read(name_or_path, folder)
+    return parse_policy(text, source=source, folder=folder)
 
 
-def parse_policy(text: str, *, source: str) -> Policy:
-    """A policy out of the text of its file; `source` is what errors call it."""
+def parse_policy(text: str, *, source: str, folder: Path = POLICIES) -> Policy:
+    """A policy out of the text of its file; `source` is what errors call it, `folder` where the extended ones are."""
     try:
-        policy = TypeAdapter(Policy).validate_python(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{source}: not a TOML file: {error}") from None
+        policy = TypeAdapter(Policy).validate_python(_settings(text, source, folder, extending=()))
     except ValidationError as error:
         wrong = "; ".join(f"{_where(e['loc'])}: {e['msg']} (got {e['input']!r})" for e in error.errors())
         raise UsageError(f"{source}: {wrong}") from None
@@ -140,6 +133,60 @@ def parse_policy(text: str, *, source: str) -> Policy:
     if mistakes:
         raise UsageError(f"{source}: {'; '.join(mistakes)}")
     return policy
+
+
+def _read(name_or_path: str, folder: Path) -> tuple[str, str]:
+    """Text and path of a policy's file."""
+    path = Path(name_or_path) if name_or_path.endswith(".toml") else folder / f"{name_or_path}.toml"
+    try:
+        return path.read_text(encoding="utf-8"), str(path)
+    except FileNotFoundError:
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.toml"))) or "none"
+        raise UsageError(f"no policy {name_or_path!r}; there are: {known} (or give the path of a .toml file)") from None
+
+
+def _settings(text: str, source: str, folder: Path, *, extending: tuple[str, ...]) -> dict[str, Any]:
+    """What a file says, over what the policy says that it extends."""
+    try:
+        own = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{source}: not a TOML file: {error}") from None
+    base = own.pop("extends", None)
+    if base is None:
+        return own
+    if not isinstance(base, str):
+        raise UsageError(f"{source}: extends: the name of one policy is wanted (got {base!r})")
+    if base in extending:
+        raise UsageError(f"{source}: extends: {' extends '.join((*extending, base))}")
+    return extended(_settings(*_read(base, folder), folder, extending=(*extending, base)), own)
+
+
+def extended(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of `base` with those of `own` over them.
+
+    Tables are merged, resources too, by their id; a resource that `base` does not have comes last. `params` are those
+    of one agent and are replaced as a whole: another agent has others.
+    """
+    merged = dict(base)
+    for key, value in own.items():
+        before = merged.get(key)
+        if key == "resource" and isinstance(before, list) and isinstance(value, list):
+            merged[key] = _extended_resources(before, value)
+        elif key != "params" and isinstance(before, dict) and isinstance(value, dict):
+            merged[key] = extended(before, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _extended_resources(base: Sequence[Any], own: Sequence[Any]) -> list[Any]:
+    """A name that comes twice in `own` stays there twice: that is an error, found later."""
+    if not all(isinstance(each, dict) for each in (*base, *own)):
+        return list(own)  # no tables: the check of the whole policy says so
+    known = [each.get("id") for each in base]
+    over = {each.get("id"): each for each in own if each.get("id") in known}
+    kept = [extended(each, over.get(each.get("id"), {})) for each in base]
+    return kept + [each for each in own if over.get(each.get("id")) is not each]
 
 
 def problems(policy: Policy) -> list[str]:

@@ -71,6 +71,80 @@ def test_parallel_address_needs_a_file_system_and_an_address() -> None:
         parse_policy(MINIMAL.replace("[[", "ordering = 'parallel-address'\n[[", 1), source="mine.toml")
 
 
+def test_our_agents_come_as_tuned_with_two_agents_changed() -> None:
+    stock, ours = load_policy("tuned"), load_policy("tuned-own-agents")
+    assert (stock.fencing.agent, ours.fencing.agent) == ("fence_aws", "fence_pbxha_aws")
+    assert (stock.resource[3].agent, ours.resource[3].agent) == ("ocf:heartbeat:awseip", "ocf:pbxha:awseip")
+    assert stock.resource[:3] == ours.resource[:3]
+    assert (stock.corosync, stock.properties, stock.defaults, stock.limits, stock.ordering) == (
+        ours.corosync,
+        ours.properties,
+        ours.defaults,
+        ours.limits,
+        ours.ordering,
+    )
+
+
+BASE = (
+    MINIMAL
+    + """
+agent = "ocf:x:base"
+monitor_interval_s = 5
+params = { a = "1", b = "2" }
+
+[corosync]
+token_ms = 1000
+rings = 2
+"""
+)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    (tmp_path / "base.toml").write_text(BASE)
+    return tmp_path
+
+
+def test_a_policy_extends_another_by_what_it_says_itself(base: Path) -> None:
+    text = """
+extends = "base"
+name = "own"
+[corosync]
+token_ms = 2000
+[[resource]]
+id = "pbx"
+agent = "ocf:x:own"
+params = { c = "3" }
+[[resource]]
+id = "mail"
+role = "other"
+agent = "ocf:x:mail"
+"""
+    policy = parse_policy(text, source="own.toml", folder=base)
+    assert (policy.name, policy.summary) == ("own", "one line")
+    assert (policy.corosync.token_ms, policy.corosync.rings) == (2000, 2)
+    pbx, mail = policy.resource
+    assert (pbx.agent, pbx.monitor_interval_s, pbx.params) == ("ocf:x:own", 5, {"c": "3"})
+    assert mail.id == "mail"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extends = 'bsae'", "no policy 'bsae'; there are: base"),
+        ("extends = ['base']", "the name of one policy"),
+        ("extends = 'base'\nresource = [1]", "resource[0]"),
+        ("extends = 'base'\n[[resource]]\nid = 'pbx'\n[[resource]]\nid = 'pbx'\nrole = 'pbx'", "'pbx' is there 2 times"),
+        ("extends = 'circle'", "circle extends circle"),
+    ],
+)
+def test_mistakes_in_an_extending_policy_are_named(base: Path, text: str, message: str) -> None:
+    (base / "circle.toml").write_text("extends = 'circle'")
+    with pytest.raises(UsageError) as error:
+        parse_policy(text, source="own.toml", folder=base)
+    assert message in str(error.value)
+
+
 def test_unknown_policy_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match="default, tuned"):
         load_policy("tunde")
