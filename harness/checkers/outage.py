@@ -10,7 +10,7 @@ sustained run after it whose answer came first:
 
 Hence for a service that was gone from A to B, and normal latencies: a sent <= A, f sent >= A - normal, l sent <= B <= b
 answered, and the truth B - A lies inside. The width is the two periods a-f and l-b plus two latencies. *Normal* is the
-p99.9 of the good answers that were complete before f was sent. Single lost packets that touch the outage belong to it;
+p99.9 of the good answers that no outage held up. Single lost packets that touch the outage belong to it;
 nothing sent from outside can tell them apart.
 """
 
@@ -98,7 +98,8 @@ def find_outages(
     found: list[Outage] = []
     at = 0
     while (first := _run_of(False, good, at)) is not None:
-        normal += _normal(probes[at:first], good[at:first], before_ns=probes[first].invoke.time_ns)
+        since_ns = found[-1].end_ns or 0 if found else 0
+        normal += _normal(probes[at:first], good[at:first], since_ns=since_ns, until_ns=probes[first].invoke.time_ns)
         back = _run_of(True, good, first)
         span = _Span(probes=probes, good=good, first=first, back=back)
         slack_ns = round(deadline_s * NS_PER_S) if len(normal) < BASELINE else p999(normal)
@@ -109,9 +110,10 @@ def find_outages(
     return found
 
 
-def _normal(probes: Sequence[Pair], good: Sequence[bool], *, before_ns: int) -> list[int]:
-    """Latencies of the good answers that were complete when the outage began; what waited through it is not normal."""
-    return [_latency_ns(p) for p, ok in zip(probes, good, strict=True) if ok and _end_ns(p) <= before_ns]
+def _normal(probes: Sequence[Pair], good: Sequence[bool], *, since_ns: int, until_ns: int) -> list[int]:
+    """Latencies of the good answers between two outages; what waited through one of them is not normal."""
+    between = (p for p, ok in zip(probes, good, strict=True) if ok and p.invoke.time_ns >= since_ns)
+    return [_latency_ns(p) for p in between if _end_ns(p) <= until_ns]
 
 
 def p999(latencies_ns: Sequence[int]) -> int:
