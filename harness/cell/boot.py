@@ -91,11 +91,17 @@ def wait_running(nodes: Sequence[Node], *, owned: Sequence[str], timeout_s: floa
     """Wait until every resource is started and the owned ones are on one node; a failed action ends the wait."""
 
     def running(state: ClusterState) -> bool:
-        if state.failed_actions:
+        if state.failed_actions or _nowhere(state, len(nodes)):
             raise InfrastructureError(f"the cluster could not start its resources: {state.describe()}")
         return state.active is not None and all(resource.role == "Started" for resource in state.resources)
 
     return _wait_state("all resources started", nodes, running, owned=owned, timeout_s=timeout_s)
+
+
+def _nowhere(state: ClusterState, nodes: int) -> bool:
+    """Whether some resource was refused by every node: Pacemaker leaves it stopped and calls that no failure."""
+    refused = [resource for resource, _, _ in state.refused]
+    return any(refused.count(resource) == nodes for resource in refused)
 
 
 def wait_answer(client_pid: int, *, address: str, port: int, timeout_s: float) -> None:

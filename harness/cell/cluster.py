@@ -5,6 +5,7 @@ Pure: XML in, `ClusterState` out. Which node is asked, and what if it does not a
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,10 @@ from harness.errors import InfrastructureError
 
 CRM_MON = ("crm_mon", "--one-shot", "--output-as=xml", "--fence-history=2")
 """Nodes, resources, failures and every fencing that the cluster remembers (0.1 s)."""
+
+
+NORMAL_PROBES = ("0", "7", "8")
+"""OCF codes of a probe that found something out: running, not running, running as promoted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +65,8 @@ class ClusterState:
     failed_actions: tuple[str, ...]
     fencing: tuple[Fencing, ...]
     unclean: tuple[str, ...] = ()
+    refused: tuple[tuple[str, str, str], ...] = ()
+    """(resource, node, reason) of probes that say the resource can't run there: Pacemaker counts none as a failure."""
 
     def describe(self) -> str:
         """One line for an error: who is there, what runs where, what failed."""
@@ -68,6 +75,7 @@ class ClusterState:
         parts += [f"{r.id} {r.role}{f' on {r.node}' if r.node else ''}" for r in self.resources]
         parts += [f"unclean: {', '.join(self.unclean)}"] if self.unclean else []
         parts += [f"failed: {', '.join(self.failed_actions)}"] if self.failed_actions else []
+        parts += [f"{resource} can't run on {node}: {why}" for resource, node, why in self.refused]
         parts += [f"fencing of {f.target}: {f.status}" for f in self.fencing if f.status != "success"]
         return "; ".join(parts)
 
@@ -92,6 +100,7 @@ def parse_cluster(xml: str, *, owned: Sequence[str]) -> ClusterState:
         failed_actions=tuple(_failures(root)),
         fencing=tuple(_fencings(root)),
         unclean=unclean,
+        refused=tuple(sorted(set(_refusals(root)))),
     )
 
 
@@ -133,8 +142,16 @@ def _failures(root: Element) -> Iterator[str]:
     """`volume start on pbx-2: not running (timed out …)`, each once."""
     for failure in root.findall("./failures/failure"):
         operation = str(failure.get("op_key", failure.get("id", "?")))
-        reason = failure.get("exitreason") or failure.get("exitstatus") or "unknown"
-        yield f"{operation} on {failure.get('node')}: {reason}"
+        why = html.unescape(failure.get("exitreason") or failure.get("exitstatus") or "unknown")
+        yield f"{operation} on {failure.get('node')}: {why}"
+
+
+def _refusals(root: Element) -> Iterator[tuple[str, str, str]]:
+    for node in root.findall("./node_history/node"):
+        for history in node.findall("./resource_history"):
+            for done in history.findall("./operation_history[@task='probe']"):
+                if done.get("rc") not in NORMAL_PROBES:
+                    yield str(history.get("id")), _name(node), str(done.get("rc_text"))
 
 
 def _fencings(root: Element) -> Iterator[Fencing]:

@@ -88,6 +88,12 @@ def test_a_wait_for_resources_ends_at_once_when_one_has_failed() -> None:
         wait_running(nodes, owned=OWNED, timeout_s=60)
 
 
+def test_a_wait_for_resources_ends_at_once_when_one_can_run_nowhere() -> None:
+    nodes = [ScriptedNode(name=f"pbx-{n}", stdout=sample("probe-not-installed")) for n in (1, 2, 3)]
+    with pytest.raises(InfrastructureError, match="filesystem can't run on pbx-1: not installed"):
+        wait_running(nodes, owned=OWNED, timeout_s=60)
+
+
 def test_a_wait_that_is_over_says_what_was_there_instead() -> None:
     nodes = [ScriptedNode(name="pbx-1", stdout=sample("pbx-starting"))]
     with pytest.raises(InfrastructureError, match=r"all resources started did not happen .* pbx Starting on pbx-3"):

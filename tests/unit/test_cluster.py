@@ -57,6 +57,13 @@ def test_failed_action_names_operation_node_and_reason() -> None:
     assert state("formed").failed_actions == ()
 
 
+def test_a_probe_that_finds_nothing_installed_is_told_although_pacemaker_counts_no_failure() -> None:
+    seen = state("probe-not-installed")
+    assert seen.failed_actions == ()
+    assert seen.refused == tuple(("filesystem", f"pbx-{n}", "not installed") for n in (1, 2, 3))
+    assert all(not state(sample).refused for sample in ("formed", "failed-over", "rejoined"))
+
+
 def test_fencing_history_with_status() -> None:
     (pending,) = state("fencing-pending").fencing
     assert (pending.target, pending.action, pending.status, pending.completed) == ("pbx-2", "off", "pending", None)
