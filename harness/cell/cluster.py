@@ -18,8 +18,8 @@ CRM_MON = ("crm_mon", "--one-shot", "--output-as=xml", "--fence-history=2")
 """Nodes, resources, failures and every fencing that the cluster remembers (0.1 s)."""
 
 
-NORMAL_PROBES = ("0", "7", "8")
-"""OCF codes of a probe that found something out: running, not running, running as promoted."""
+NORMAL_PROBES = ("0", "7", "8", "193")
+"""OCF codes of probes that are fine: running, not running, running as promoted, and (193) still under way."""
 
 
 @dataclass(frozen=True, kw_only=True)

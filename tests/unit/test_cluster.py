@@ -62,6 +62,8 @@ def test_a_probe_that_finds_nothing_installed_is_told_although_pacemaker_counts_
     assert seen.failed_actions == ()
     assert seen.refused == tuple(("filesystem", f"pbx-{n}", "not installed") for n in (1, 2, 3))
     assert all(not state(sample).refused for sample in ("formed", "failed-over", "rejoined"))
+    xml = (SAMPLES / "probe-not-installed.xml").read_text(encoding="utf-8").replace('rc="5"', 'rc="193"')
+    assert not parse_cluster(xml, owned=OWNED).refused, "193: the probe is still under way"
 
 
 def test_fencing_history_with_status() -> None:
