@@ -39,6 +39,7 @@ demo: setup
 	@$(VENV)/bin/pbx-chaos run active-node-crash --policy tuned --seed 7 --out $(OUT)
 
 test: setup check
+	@$(PY) -m harness.images --localstack
 	@$(PY) -m pytest tests/integration scenarios -m 'not soak' -q -x --durations=10
 
 soak: setup

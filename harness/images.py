@@ -1,13 +1,17 @@
-"""The images of the containers, built once per content and reused: the base image, a node, and the network tools.
+"""The images of the containers, built once per content and reused: the base image, a node, and the network tools;
+LocalStack's only where it is asked for.
 
 An image's tag is the hash of what it is made from, so a change builds anew and nothing else does. Where no registry
-can be reached the base image is made from Debian's packages (mmdebstrap). `python -m harness.images` builds it all.
+can be reached the base image is made from Debian's packages (mmdebstrap). `python -m harness.images` builds what a cell
+needs, with `--localstack` LocalStack's too.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
+import os
 import platform
 import shutil
 import subprocess
@@ -15,12 +19,13 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import docker
-from docker.errors import APIError, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound
+from requests.exceptions import RequestException
 
 from harness import engine
 from harness.command import run
@@ -31,39 +36,66 @@ BASE = "debian:bookworm-slim"
 PREFIX = "pbx-chaos-"
 BUILD_TIMEOUT_S = 1200
 PULL_TIMEOUT_S = 60
+LOCALSTACK_TOKEN = "LOCALSTACK_AUTH_TOKEN"
+"""Environment variable with LocalStack's licence token, as LocalStack itself calls it."""
+
+PUBLIC_LOCALSTACK = "localstack/localstack:latest"
+"""Demands a token since March 2026."""
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """References of the two images a cell is made of."""
+    """References of the images a cell is made of; `localstack` only where its books are to be kept by that."""
 
     node: str
     net: str
+    localstack: str | None = None
 
 
-def wanted() -> Images:
+def wanted(*, localstack: bool = False) -> Images:
     """The images of this checkout, whether they are built or not."""
-    return Images(node=_reference("node"), net=_reference("net"))
+    return Images(
+        node=_reference("node"), net=_reference("net"), localstack=_reference("localstack") if localstack else None
+    )
 
 
-def missing(client: Any) -> list[str]:
+def missing(client: Any, *, localstack: bool = False) -> list[str]:
     """References of the images that would have to be built."""
-    images = wanted()
-    return [reference for reference in (images.net, images.node) if not _exists(client, reference)]
+    images = wanted(localstack=localstack)
+    return [r for r in (images.net, images.node, images.localstack) if r is not None and not _exists(client, r)]
 
 
-def ensure(client: Any, *, say: Say) -> Images:
-    """Build what is missing; raises `InfrastructureError` with the end of the build's output when that fails."""
-    images = wanted()
-    if missing(client):
+def ensure(client: Any, *, say: Say, localstack: bool = False) -> Images:
+    """Build what is missing; raises `InfrastructureError` with the end of the build's output when that fails.
+
+    With `localstack` also LocalStack's image: the public one where a token is given and it can be pulled, else ours.
+    """
+    public = _public_localstack(client, say) if localstack else None
+    images = wanted(localstack=localstack and public is None)
+    if missing(client, localstack=images.localstack is not None):
         _ensure_base(client, say)
-    for name, reference in (("net", images.net), ("node", images.node)):
-        if not _exists(client, reference):
+    for name, reference in (("net", images.net), ("node", images.node), ("localstack", images.localstack)):
+        if reference is not None and not _exists(client, reference):
             say(f"building {reference} (once, a few minutes)")
             _build(client, ROOT / name, reference)
-    return images
+    return replace(images, localstack=public or images.localstack)
+
+
+def _public_localstack(client: Any, say: Say) -> str | None:
+    """The public image, pulled if it is not there; None without a token (it starts with one only), or a registry."""
+    if not os.environ.get(LOCALSTACK_TOKEN):
+        return None
+    if not _exists(client, PUBLIC_LOCALSTACK):
+        say(f"pulling {PUBLIC_LOCALSTACK}")
+        try:
+            repository, tag = PUBLIC_LOCALSTACK.split(":")
+            docker.APIClient(timeout=PULL_TIMEOUT_S).pull(repository, tag=tag)
+        except (DockerException, RequestException) as error:
+            say(f"no registry ({type(error).__name__}); taking LocalStack's last version that needs no token")
+            return None
+    return PUBLIC_LOCALSTACK
 
 
 def _reference(name: str) -> str:
@@ -149,12 +181,16 @@ def _fetch_wheels(requirements: Path, target: Path) -> None:
 
 def main() -> int:
     """Build what is missing; prints one line per step."""
+    parser = argparse.ArgumentParser(prog="python -m harness.images", description="build the images that are missing")
+    parser.add_argument("--localstack", action="store_true", help="LocalStack's too (1-2 minutes)")
+    options = parser.parse_args()
     try:
-        images = ensure(engine.connect(), say=lambda line: print(f"images: {line}", flush=True))
+        client = engine.connect()
+        images = ensure(client, say=lambda line: print(f"images: {line}", flush=True), localstack=options.localstack)
     except (InfrastructureError, subprocess.SubprocessError) as error:
         print(f"images: {error}", file=sys.stderr)
         return 2
-    print(f"images: {images.node} and {images.net} are there")
+    print(f"images: {', '.join(r for r in (images.node, images.net, images.localstack) if r)} are there")
     return 0
 
 
