@@ -26,7 +26,12 @@ app = typer.Typer(
 
 Policy = Annotated[str, typer.Option(help="A policy's name, several joined by commas, or a TOML file.")]
 Pbx = Annotated[str, typer.Option(help="PBX profile.")]
-Cloud = Annotated[str, typer.Option(help="moto (embedded). AWS is never touched.")]
+Cloud = Annotated[
+    str,
+    typer.Option(
+        help="Who keeps the region's books: moto (embedded) or localstack (a container). AWS is never touched."
+    ),
+]
 Timing = Annotated[
     str, typer.Option(help="instant: the emulated region answers at once; no evidence about AWS seconds.")
 ]
@@ -163,6 +168,7 @@ def run(
                 outcome = session.run_once(one, scenario, say=printer)
                 documents.append({**outcome.results, "run_dir": str(outcome.run_dir.path)})
                 again = f"pbx-chaos run {scenario.name} --policy {one.policy.name} --seed {one.request.seed}"
+                again += "" if one.request.cloud == "moto" else f" --cloud {one.request.cloud}"
                 printer.ending(terminal.ending(outcome.results, run_dir=outcome.run_dir.path, command=again))
                 if outcome.error is not None:
                     _print_documents(documents, as_json)

@@ -23,6 +23,7 @@ from harness.errors import HarnessError, UsageError
 from harness.interrupts import Gate, interrupts
 from harness.lock import cell_lock
 from harness.nemesis import plan_rows
+from harness.region.books import Books, place_file
 from harness.region.cleanup import cleanup, leftovers
 from harness.report import summary
 from harness.run import Outcome, Run, Say
@@ -30,7 +31,7 @@ from harness.rundir import RunDir
 from harness.scenario import Scenario
 from harness.topology import Topology
 
-CLOUDS = ("moto",)
+CLOUDS = ("moto", "localstack")
 TIMINGS = ("instant",)
 
 
@@ -88,7 +89,7 @@ def bring_up(resolved: Resolved, *, progress: Callable[[str], None]) -> Cell:
     """A fresh cell; on a failure, or Ctrl-C, nothing of it is left. The caller holds the cell's lock."""
     doctor.require(resolved.request.out)
     client = engine.connect()
-    built = images.ensure(client, say=progress)
+    built = images.ensure(client, say=progress, localstack=resolved.request.cloud == "localstack")
     ruins = leftovers(resolved.topology)
     if ruins:
         progress(f"removing what an earlier run left: {len(ruins)} things")
@@ -123,6 +124,12 @@ def standing_cell(resolved: Resolved, *, died: dict[str, Any] | None) -> Cell | 
         raise UsageError(
             f"cell {resolved.topology.cell!r} is up with policy {cell.policy.name} and PBX {cell.profile.name}: "
             f"use these, take it down with `pbx-chaos down`, or name another one with --cell NAME --slot N"
+        )
+    books = Books.read(place_file(resolved.topology))
+    if books is not None and books.kind != resolved.request.cloud:
+        raise UsageError(
+            f"cell {resolved.topology.cell!r} is up on {books.kind}, not {resolved.request.cloud}: "
+            f"use --cloud {books.kind}, or take it down with `pbx-chaos down`"
         )
     return cell
 

@@ -1,7 +1,8 @@
 """Where everything of a cell lives: names, labels, addresses, folders; pure functions of its name and slot.
 
-A *slot* (0-15) is a pair of /24 networks out of 198.18.0.0/15 (RFC 2544, benchmarking) and sixteen Elastic IPs out of
-203.0.113.0/24 (RFC 5737, documentation), so that several cells can live on one host and none can reach a real network.
+A *slot* (0-15) is a pair of /24 networks, and a small third one for LocalStack, out of 198.18.0.0/15 (RFC 2544,
+benchmarking) and sixteen Elastic IPs out of 203.0.113.0/24 (RFC 5737, documentation), so that several cells can live on
+one host and none can reach a real network.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ CELL_LABEL = "pbx-chaos.cell"
 """Label on every container and network of ours; its value is the cell's name."""
 
 ROLE_LABEL = "pbx-chaos.role"
-"""Label on every container of ours: instance, router or client."""
+"""Label on every container of ours: instance, router, client or books."""
 
 SLOTS = 16
 REGION_NAME = "us-east-1"
@@ -57,6 +58,11 @@ class Topology:
     @property
     def internet_subnet(self) -> IPv4Network:
         return IPv4Network(f"198.18.{2 * self.slot + 1}.0/24")
+
+    @property
+    def books_subnet(self) -> IPv4Network:
+        """Where LocalStack is, if it keeps the books; only the host reaches it."""
+        return IPv4Network(f"198.19.{self.slot}.0/29")
 
     @property
     def elastic_range(self) -> IPv4Network:

@@ -111,7 +111,7 @@ def up(
 
     `InfrastructureError` says which step failed and what was last seen; the caller removes what is there by then.
     """
-    region = start_region(topology, node_image_names=[images.node])
+    region = start_region(topology, node_image_names=[images.node], localstack_image=images.localstack)
     cloud = _cloud(topology, region.key)
     with _workers() as pool:
         clients = [pool.submit(start_client, topology, index) for index in range(1, CLIENTS + 1)]

@@ -1,35 +1,41 @@
-"""The books: moto's EC2 in a process of its own, on the loopback, so that the gateway can die and find them again.
+"""The books: an EC2 that only keeps records, in a process of its own, so that the gateway can die and find them again.
 
-moto keeps records and hands out identifiers; nothing of what it records happens by itself. The gateway asks it through
-`Books`, and passes on whatever it does not handle. Nothing of moto is patched: any other implementation of the EC2 API
-(LocalStack) can take its place.
+They hand out identifiers; nothing of what they record happens by itself. The gateway asks them through `Books`, and
+passes on whatever it does not handle. Two kinds are known: moto, which is this module on the loopback, and LocalStack
+in a container (localstack.py). Nothing of either is patched; where they answer differently the gateway mends it.
 
-Run as `python -m harness.region.books --port-file PATH`; ends on SIGTERM.
+Run as `python -m harness.region.books --place-file PATH`; ends on SIGTERM.
 """
 
 from __future__ import annotations
 
 import argparse
 import http.client
+import json
 import os
 import signal
 import sys
 import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlencode
 
-from harness.region.calls import AwsError, Document
-from harness.topology import REGION_NAME
+from harness.region.calls import BOOKS_ACCOUNT, AwsError, Document
+from harness.region.files import write_json
+from harness.topology import REGION_NAME, Topology
 
 API_VERSION = "2016-11-15"
 TIMEOUT_S = 20.0
 AUTHORIZATION = (
-    f"AWS4-HMAC-SHA256 Credential=test/20250101/{REGION_NAME}/ec2/aws4_request, SignedHeaders=host, Signature=0"
+    f"AWS4-HMAC-SHA256 Credential={BOOKS_ACCOUNT}/20250101/{REGION_NAME}/ec2/aws4_request, "
+    f"SignedHeaders=host, Signature=0"
 )
 """Which service and region is meant; the books check no signature."""
+
+Kind = Literal["moto", "localstack"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +44,19 @@ class Books:
 
     host: str
     port: int
+    kind: Kind = "moto"
+
+    @classmethod
+    def read(cls, path: Path) -> Books | None:
+        """The books whose place is written down at `path`, or None when they are not that far."""
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+
+    def write(self, path: Path) -> None:
+        """Tell other processes that the books answer, and where."""
+        write_json(path, asdict(self))
 
     @property
     def url(self) -> str:
@@ -78,17 +97,14 @@ def _error_of(status: int, body: bytes) -> AwsError:
     return AwsError(code or "InternalError", message or "An internal error has occurred", status)
 
 
-def read_port(path: Path) -> int | None:
-    """The port that the books wrote down, or None when they are not that far."""
-    try:
-        return int(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return None
+def place_file(topology: Topology) -> Path:
+    """Where the books of a cell say that they answer, and where."""
+    return topology.state_dir / "books.json"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.region.books", description="the records of the region")
-    parser.add_argument("--port-file", type=Path, required=True)
+    parser.add_argument("--place-file", type=Path, required=True)
     options = parser.parse_args()
     os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
     from moto.server import ThreadedMotoServer  # slow to import: only here
@@ -96,9 +112,7 @@ def main() -> int:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     _, port = server.get_host_and_port()
-    new = options.port_file.with_suffix(".new")
-    new.write_text(str(port))
-    new.replace(options.port_file)
+    Books(host="127.0.0.1", port=port).write(options.place_file)
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     ended.wait()

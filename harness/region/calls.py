@@ -22,6 +22,10 @@ XML_TYPE = "text/xml;charset=UTF-8"
 _CREDENTIAL = re.compile(r"Credential=(?P<key>[^/,\s]+)/(?P<date>[^/,\s]*)/(?P<region>[^/,\s]*)/(?P<service>[^/,\s]*)")
 _SECRET = re.compile(r"signature|secret|password|token$|^x-amz-|^awsaccesskeyid$", re.IGNORECASE)
 
+BOOKS_ACCOUNT = "123456789012"
+"""The one account of the region, and the access key under which both kinds of books keep it: LocalStack takes a key of
+twelve digits for the account itself, moto has this account for any key."""
+
 Tree = Mapping[str, Any]
 """XML as data: a value is text, a bool, a mapping (element), or a list of mappings (`<item>` each)."""
 
@@ -89,7 +93,9 @@ def parse(*, path: str, headers: Mapping[str, str], body: bytes, source: str, re
 
 def upstream_authorization(authorization: str) -> str:
     """The Authorization header for the books: neither of them checks it, and both derive an account from the key."""
-    return _CREDENTIAL.sub(lambda m: f"Credential=test/{m['date']}/{m['region']}/{m['service']}", authorization)
+    return _CREDENTIAL.sub(
+        lambda m: f"Credential={BOOKS_ACCOUNT}/{m['date']}/{m['region']}/{m['service']}", authorization
+    )
 
 
 def loggable(params: Mapping[str, str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ Listens on the cell's VPC endpoint address. Calls that touch machines, volumes o
 out on the data plane; everything else passes to the books untouched. Every call becomes a line in cloud-calls.jsonl.
 `GET /_region/health` and `GET /_region/state` are for the harness.
 
-Run as `python -m harness.region.gateway --cell NAME --slot N --books-port-file PATH`; ends on SIGTERM. Started again,
+Run as `python -m harness.region.gateway --cell NAME --slot N --books PATH`; ends on SIGTERM. Started again,
 it finds its state (region.json), its machines (labels), its volumes and the router's table, and finishes what was half
 done.
 """
@@ -27,7 +27,7 @@ from harness.clock import now_ns
 from harness.command import wait_for
 from harness.region import ec2_addresses, ec2_instances, ec2_volumes
 from harness.region.addresses import TABLE_FILE, Addresses
-from harness.region.books import TIMEOUT_S, Books, read_port
+from harness.region.books import TIMEOUT_S, Books
 from harness.region.calls import (
     XML_TYPE,
     AwsError,
@@ -49,6 +49,9 @@ from harness.topology import GATEWAY_PORT, Topology
 
 THREADS = 32
 START_TIMEOUT_S = 30.0
+BOOKS_TIMEOUT_S = 60.0
+"""LocalStack takes seconds, more on a busy host."""
+
 CONNECTION_HEADERS = {
     "connection",
     "keep-alive",
@@ -210,14 +213,14 @@ def _failed(call: Call, error: AwsError) -> web.Response:
     return web.Response(status=error.status, body=error_answer(call, error), headers=headers)
 
 
-def build(topology: Topology, *, books_port: int, shut_down_timeout_s: float) -> Plane:
+def build(topology: Topology, *, books: Books, shut_down_timeout_s: float) -> Plane:
     """The plane, with everything a gateway before this one left half done taken up again."""
     journal = Journal(topology=topology)
     volumes = Volumes(topology=topology, journal=journal)
     plane = Plane(
         topology=topology,
         state=State(topology.state_dir),
-        books=Books(host="127.0.0.1", port=books_port),
+        books=books,
         journal=journal,
         volumes=volumes,
         instances=Instances(topology=topology, journal=journal, volumes=volumes, docker_client=docker_client()),
@@ -234,15 +237,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.region.gateway", description="the EC2 endpoint of a cell")
     parser.add_argument("--cell", required=True)
     parser.add_argument("--slot", type=int, required=True)
-    parser.add_argument("--books-port-file", type=Path, required=True)
+    parser.add_argument("--books", type=Path, required=True, help="the file in which their place is written")
     parser.add_argument("--shut-down-timeout-s", type=float, default=10.0)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     topology = Topology(cell=options.cell, slot=options.slot)
-    port = wait_for("the books", lambda: read_port(options.books_port_file), timeout_s=START_TIMEOUT_S, every_s=0.02)
+    books = wait_for("the books", lambda: Books.read(options.books), timeout_s=BOOKS_TIMEOUT_S, every_s=0.02)
     table = topology.state_dir / TABLE_FILE
     wait_for("the router's rules", table.exists, timeout_s=START_TIMEOUT_S, every_s=0.02)
-    plane = build(topology, books_port=port, shut_down_timeout_s=options.shut_down_timeout_s)
+    plane = build(topology, books=books, shut_down_timeout_s=options.shut_down_timeout_s)
     gateway = Gateway(plane=plane, harness_key=HarnessKey.read(topology.state_dir).access_key_id)
     web.run_app(
         gateway.app(),

@@ -25,6 +25,7 @@ from typing import Any
 
 from harness.errors import InfrastructureError
 from harness.region import background
+from harness.region.calls import BOOKS_ACCOUNT
 from harness.topology import Topology
 
 ADDRESS = "169.254.169.254"
@@ -34,8 +35,6 @@ START_TIMEOUT_S = 10
 MAX_TTL_S = 21600
 TOKEN_HEADER = "X-aws-ec2-metadata-token"
 TTL_HEADER = "X-aws-ec2-metadata-token-ttl-seconds"
-ACCOUNT = "123456789012"
-"""moto's account."""
 
 Facts = Mapping[str, Any]
 """instance_id, private_ip, public_ip (or None), mac, interface_id, zone, region, hostname, role, access_key_id,
@@ -221,7 +220,7 @@ def _credentials(facts: Facts, now: datetime) -> dict[str, str]:
 def _identity(facts: Facts) -> dict[str, str]:
     return {
         "version": "2017-09-30",
-        "accountId": ACCOUNT,
+        "accountId": BOOKS_ACCOUNT,
         "instanceId": facts["instance_id"],
         "privateIp": facts["private_ip"],
         "region": facts["region"],

@@ -1,7 +1,7 @@
 """Brings the region of a cell up and takes it down: networks, router, books, gateway, each wait bounded.
 
 start_region ── networks ── router + rules ── ICMP translator ─┐
-      ├─ books (moto) ─────────────────────────────────────────┤ gateway answers /_region/health
+      ├─ books (moto | LocalStack) ────────────────────────────┤ gateway answers /_region/health
       └─ gateway (waits for both) ─────────────────────────────┘
 """
 
@@ -11,16 +11,16 @@ import json
 import secrets
 import subprocess
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.command import wait_for
 from harness.errors import InfrastructureError, UsageError
-from harness.region import background
+from harness.region import background, localstack
 from harness.region.addresses import TABLE_FILE, ruleset
-from harness.region.books import Books, read_port
+from harness.region.books import Books, place_file
 from harness.region.cleanup import cleanup
 from harness.region.credentials import HarnessKey, new_access_key_id
 from harness.region.files import write_json
@@ -29,7 +29,6 @@ from harness.topology import Topology
 
 __all__ = ["Region", "region_state", "start_client", "start_gateway", "start_region", "stop_region"]
 
-BOOKS_PORT_FILE = "books.port"
 START_TIMEOUT_S = 30.0
 TIMINGS = ("instant",)
 """`instant`: the data plane takes as long as it takes here. Seconds measured so are no evidence about AWS."""
@@ -45,9 +44,16 @@ class Region:
     timing: str
 
 
-def start_region(topology: Topology, *, node_image_names: Iterable[str], timing: str = "instant") -> Region:
+def start_region(
+    topology: Topology,
+    *,
+    node_image_names: Iterable[str],
+    timing: str = "instant",
+    localstack_image: str | None = None,
+) -> Region:
     """Start the region; `node_image_names` are Docker images that become AMIs of the same name.
 
+    The books are moto's, or LocalStack's when its image is given.
     `InfrastructureError`, one line, when the slot's networks are taken or a part does not come up; what was started by
     then stays for `stop_region`.
     """
@@ -57,12 +63,11 @@ def start_region(topology: Topology, *, node_image_names: Iterable[str], timing:
     topology.state_dir.chmod(0o700)
     key = HarnessKey(access_key_id=new_access_key_id(), secret_access_key=secrets.token_urlsafe(30))
     key.write(topology.state_dir)
-    port_file = topology.state_dir / BOOKS_PORT_FILE
-    books = _spawn(topology, "books", ["--port-file", str(port_file)])
+    books = _start_books(topology, localstack_image)
     create_networks(topology)
     gateway = start_gateway(topology)
     start_network(topology)
-    _register_images(_books(port_file, books), node_image_names)
+    _register_images(books(), node_image_names)
     wait_for_gateway(topology, gateway)
     return Region(topology=topology, endpoint_url=topology.endpoint_url, key=key, timing=timing)
 
@@ -84,8 +89,7 @@ def stop_region(topology: Topology) -> list[str]:
 
 def start_gateway(topology: Topology) -> subprocess.Popen[bytes]:
     """Start the gateway, for the first time or again after it died; `wait_for_gateway` tells when it answers."""
-    port_file = topology.state_dir / BOOKS_PORT_FILE
-    return _spawn(topology, "gateway", [*_cell(topology), "--books-port-file", str(port_file)])
+    return _spawn(topology, "gateway", [*_cell(topology), "--books", str(place_file(topology))])
 
 
 def wait_for_gateway(topology: Topology, process: subprocess.Popen[bytes]) -> None:
@@ -115,13 +119,20 @@ def _get(topology: Topology, what: str, *, timeout_s: float) -> dict[str, Any]:
         return dict(json.load(response))
 
 
-def _books(port_file: Path, process: subprocess.Popen[bytes]) -> Books:
-    def ready() -> int | None:
-        _check(process, port_file.with_name("books.log"))
-        return read_port(port_file)
+def _start_books(topology: Topology, localstack_image: str | None) -> Callable[[], Books]:
+    """Start the books; what is returned waits until they answer and have written down where."""
+    place = place_file(topology)
+    place.unlink(missing_ok=True)
+    if localstack_image is not None:
+        localstack.start(topology, localstack_image)
+        return lambda: localstack.wait(topology, place)
+    process = _spawn(topology, "books", ["--place-file", str(place)])
 
-    port = wait_for("the region's books", ready, timeout_s=START_TIMEOUT_S, every_s=0.02)
-    return Books(host="127.0.0.1", port=port)
+    def ready() -> Books | None:
+        _check(process, topology.state_dir / "books.log")
+        return Books.read(place)
+
+    return lambda: wait_for("the region's books", ready, timeout_s=START_TIMEOUT_S, every_s=0.02)
 
 
 def _register_images(books: Books, names: Iterable[str]) -> None:

@@ -63,7 +63,8 @@ def test_neither_signatures_nor_secrets_are_logged(tmp_path: Path) -> None:
 
 
 def test_the_books_see_one_account() -> None:
-    assert upstream_authorization(AUTHORIZATION).startswith("AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/ec2/")
+    seen = upstream_authorization(AUTHORIZATION)
+    assert seen.startswith("AWS4-HMAC-SHA256 Credential=123456789012/20260101/us-east-1/ec2/")
 
 
 def test_answers_are_ec2s_xml() -> None:
