@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import docker
+import pytest
 
 from harness import images
 from harness.command import run
@@ -73,6 +74,14 @@ def data_plane(cell: str, slot: int) -> Iterator[DataPlane]:
         yield DataPlane(topology=topology, volumes=volumes, instances=instances, client=client, image=_image(client))
     finally:
         cleanup(topology)
+
+
+def localstack_image() -> str:
+    """LocalStack's image where it is built; skips the test otherwise: not every run of the tests shall build it."""
+    wanted = images.wanted(localstack=True).localstack
+    if wanted is None or images.missing(docker.from_env(), localstack=True).count(wanted):
+        pytest.skip("LocalStack's image is not built: `make test` does it, or `python -m harness.images --localstack`")
+    return wanted
 
 
 def _image(client: Any) -> str:

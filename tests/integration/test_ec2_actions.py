@@ -1,4 +1,7 @@
-"""What EC2 promises, seen by boto3 through the gateway: real books, a data plane of dictionaries, no Docker."""
+"""What EC2 promises, seen by boto3 through the gateway: a data plane of dictionaries, real books of either kind.
+
+LocalStack's run where its image is built (`pbx-chaos run … --cloud localstack` builds it, once).
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,14 @@ from moto.server import ThreadedMotoServer
 from harness import topology as topologies
 from harness.cloud import Cloud
 from harness.command import wait_for
-from harness.region import ec2_addresses, ec2_instances, ec2_volumes
-from harness.region.books import Books
+from harness.region import ec2_addresses, ec2_instances, ec2_volumes, localstack
+from harness.region.books import Books, place_file
+from harness.region.cleanup import cleanup
 from harness.region.gateway import Gateway
 from harness.region.plane import Plane
 from harness.region.state import State
 from harness.topology import ZONE, Topology
+from tests.integration.data_plane import localstack_image
 from tests.planes import FakeAddresses, FakeInstances, FakeJournal, FakeVolumes
 
 if TYPE_CHECKING:
@@ -108,12 +113,22 @@ def serve(plane: Plane) -> tuple[str, Callable[[], None]]:
     return started[0], stop
 
 
-@pytest.fixture(scope="module")
-def books() -> Iterator[Books]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    yield Books(host="127.0.0.1", port=server.get_host_and_port()[1])
-    server.stop()
+@pytest.fixture(scope="module", params=["moto", "localstack"])
+def books(request: pytest.FixtureRequest) -> Iterator[Books]:
+    if request.param == "moto":
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
+        yield Books(host="127.0.0.1", port=server.get_host_and_port()[1])
+        server.stop()
+        return
+    topology = Topology(cell="lst-actions", slot=7)
+    image = localstack_image()
+    topology.state_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        localstack.start(topology, image)
+        yield localstack.wait(topology, place_file(topology))
+    finally:
+        cleanup(topology)
 
 
 @pytest.fixture

@@ -1,0 +1,118 @@
+"""LocalStack keeps the books: out of everybody's reach but the host's, and no different in what comes out of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import pytest
+
+from harness.catalogue import scenario
+from harness.cloud import Cloud
+from harness.command import run, wait_for
+from harness.errors import InfrastructureError
+from harness.region import localstack
+from harness.region.books import Books, place_file
+from harness.region.calls import BOOKS_ACCOUNT
+from harness.region.cleanup import leftovers
+from harness.region.credentials import HarnessKey
+from harness.region.process import start_client, start_region, stop_region
+from harness.region.router import container_pid, router_pid
+from harness.session import Request, resolve, run_once
+from harness.topology import REGION_NAME, Topology
+from tests.integration.data_plane import localstack_image
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+
+TOPOLOGY = Topology(cell="lst-region", slot=7)
+IMAGE = "pbx-chaos-node:any"
+"""Only a name in the books: no instance is launched here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    key: HarnessKey
+    books: Books
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    image = localstack_image()
+    stop_region(TOPOLOGY)
+    try:
+        region = start_region(TOPOLOGY, node_image_names=[IMAGE], localstack_image=image)
+        books = Books.read(place_file(TOPOLOGY))
+        assert books is not None
+        yield Site(key=region.key, books=books)
+    finally:
+        removed = stop_region(TOPOLOGY)
+    assert f"container {TOPOLOGY.cell}-books" in removed and f"network {TOPOLOGY.cell}-books" in removed
+    assert leftovers(TOPOLOGY) == []
+
+
+def test_the_gateway_answers_from_its_books(site: Site) -> None:
+    assert site.books.kind == "localstack"
+    cloud = Cloud(
+        endpoint_url=TOPOLOGY.endpoint_url,
+        access_key_id=site.key.access_key_id,
+        secret_access_key=site.key.secret_access_key,
+    )
+    assert cloud.image_id(IMAGE).startswith("ami-")
+    assert cloud.allocate_address().public_ip in {str(address) for address in TOPOLOGY.elastic_range}
+
+
+def test_other_services_pass_and_the_account_is_the_one_of_the_metadata(site: Site) -> None:
+    sts = boto3.client(
+        "sts",
+        endpoint_url=TOPOLOGY.endpoint_url,
+        region_name=REGION_NAME,
+        aws_access_key_id=site.key.access_key_id,
+        aws_secret_access_key=site.key.secret_access_key,
+    )
+    assert sts.get_caller_identity()["Account"] == BOOKS_ACCOUNT
+
+
+def test_localstack_has_no_way_out(site: Site) -> None:
+    routes = json.loads(_inside(container_pid(f"{TOPOLOGY.cell}-books"), "ip", "-j", "route"))
+    assert [route["dst"] for route in routes] == [str(TOPOLOGY.books_subnet)]
+
+
+def test_nobody_passes_by_the_gateway(site: Site) -> None:
+    run(_connect(site.books), timeout_s=5)
+    for pid in (router_pid(TOPOLOGY), start_client(TOPOLOGY, 1)):
+        with pytest.raises(InfrastructureError):
+            _inside(pid, *_connect(site.books))
+
+
+def test_localstack_that_ends_is_said_with_its_last_words(site: Site) -> None:
+    other = Topology(cell="lst-ends", slot=6)
+    other.state_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        localstack.start(other, localstack_image())
+        run(["docker", "kill", f"{other.cell}-books"], timeout_s=10)
+        with pytest.raises(InfrastructureError, match="LocalStack ended with 137"):
+            localstack.wait(other, place_file(other))
+    finally:
+        stop_region(other)
+
+
+@pytest.mark.soak
+def test_a_whole_run_on_localstack_has_the_same_verdict(tmp_path: Path) -> None:
+    localstack_image()
+    request = Request(
+        scenarios=["active-node-crash"], policy="tuned", cloud="localstack", cell="lst-run", slot=7, out=tmp_path
+    )
+    outcome = run_once(resolve(request), scenario("active-node-crash"), say=lambda *_: None)
+    assert (outcome.results["verdict"], outcome.results["cloud"]) == ("pass", "localstack")
+    wait_for("nothing left", lambda: not leftovers(Topology(cell="lst-run", slot=7)), timeout_s=5)
+
+
+def _inside(pid: int, *argv: str) -> str:
+    return run(["nsenter", "-t", str(pid), "-n", *argv], timeout_s=5).stdout
+
+
+def _connect(books: Books) -> list[str]:
+    return ["timeout", "1", "bash", "-c", f"exec 3<>/dev/tcp/{books.host}/{books.port}"]
