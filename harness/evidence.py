@@ -20,13 +20,14 @@ def load(run_dir: RunDir) -> Evidence:
     ops = merged(run_dir)
     timings: dict[str, dict[str, float]] = meta.get("clocks", {})
     clocks = [clock for clock in CLOCKS if clock in timings]
+    steady_ns = stages.get("steady_ns")
     return Evidence(
         ops=ops,
         clocks=clocks,
         faults=fault_records(ops, run_dir.read_rows(run_dir.journal.name)),
-        steady_ns=stages.get("steady_ns"),
+        steady_ns=steady_ns,
         end_ns=stages.get("end_ns") or (ops[-1].time_ns if ops else 0),
-        outages={clock: outages_of(ops, clock, timings[clock]) for clock in clocks},
+        outages={clock: outages_of(ops, clock, timings[clock], since_ns=steady_ns or 0) for clock in clocks},
         cluster={moment: run_dir.read_json(f"cluster-{moment}.json") for moment in ("before", "after")},
         cloud_calls=run_dir.read_rows("cloud-calls.jsonl"),
         region_events=run_dir.read_rows("region-events.jsonl"),
@@ -47,15 +48,16 @@ def merged(run_dir: RunDir) -> list[Op]:
     return list(history.read(run_dir.history)) if run_dir.history.exists() else []
 
 
-def outages_of(ops: Sequence[Op], clock: str, timing: dict[str, float]) -> list[Outage]:
-    """The outages one clock saw; `timing` has its period_s and deadline_s."""
-    return find_outages(
+def outages_of(ops: Sequence[Op], clock: str, timing: dict[str, float], *, since_ns: int = 0) -> list[Outage]:
+    """The outages one clock saw that lasted into the time after `since_ns`; `timing` has its period_s, deadline_s."""
+    found = find_outages(
         history.pairs(ops, clock),
         clock=clock,
         deadline_s=timing["deadline_s"],
         period_s=timing["period_s"],
         late=[op for op in ops if op.f == f"{clock}_late"],
     )
+    return [outage for outage in found if outage.end_ns is None or outage.end_ns > since_ns]
 
 
 def fault_records(ops: Iterable[Op], journal: Iterable[dict[str, Any]] = ()) -> list[FaultRecord]:

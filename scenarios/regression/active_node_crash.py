@@ -10,7 +10,7 @@ from harness.scenario import RunScenario, Scenario, at
 ACTIVE_NODE_CRASH = Scenario(
     name="active-node-crash",
     summary="the active node loses its power",
-    probes=[sip_options(period_s=0.05), new_calls(period_s=0.25)],
+    probes=[sip_options(period_s=0.05), new_calls(period_s=0.1)],
     timeline=[at(5, power_off("active"), hold_s=20)],
     checkers=[outage()],
 )
