@@ -14,12 +14,11 @@ from typing import Any
 import docker
 from docker.errors import APIError, NotFound
 
-from harness import engine
+from harness import engine, images
 from harness.command import CommandFailed, run
 from harness.errors import InfrastructureError
 from harness.topology import CELL_LABEL, ROLE_LABEL, Topology
 
-NET_IMAGE = "pbx-chaos-net:dev"
 NEIGHBOUR_RETRY_MS = 100
 """How often the router asks for a node's hardware address: a VPC has no ARP, the usual second would be ours alone."""
 
@@ -138,7 +137,7 @@ def start_container(
     (first, address), *others = networks.items()
     try:
         api.create_container(
-            NET_IMAGE,
+            images.wanted().net,
             name=name,
             hostname=name,
             labels={CELL_LABEL: topology.cell, ROLE_LABEL: role},
