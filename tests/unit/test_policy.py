@@ -134,7 +134,7 @@ agent = "ocf:x:mail"
         ("extends = 'bsae'", "no policy 'bsae'; there are: base"),
         ("extends = ['base']", "the name of one policy"),
         ("extends = 'base'\nresource = [1]", "resource[0]"),
-        ("extends = 'base'\n[[resource]]\nid = 'pbx'\n[[resource]]\nid = 'pbx'\nrole = 'pbx'", "'pbx' is there 2 times"),
+        ("extends = 'base'\n" + 2 * "[[resource]]\nid = 'pbx'\nrole = 'pbx'\n", "'pbx' is there 2 times"),
         ("extends = 'circle'", "circle extends circle"),
     ],
 )
