@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -117,6 +118,7 @@ def archive(files: Mapping[str, File]) -> bytes:
         for path, file in files.items():
             entry = tarfile.TarInfo(path.lstrip("/"))
             entry.size, entry.mode, entry.uid, entry.gid = len(file.content), file.mode, file.uid, file.gid
+            entry.mtime = int(time.time())  # Python takes byte code for fresh by the source's time and size
             tar.addfile(entry, io.BytesIO(file.content))
     return buffer.getvalue()
 
