@@ -14,6 +14,7 @@ from typing import Any
 import docker
 
 from harness.command import run, wait_for
+from harness.images import wanted
 from tests.integration.tiny_pbx import DOMAIN, PASSWORD
 
 PORT = 5060
@@ -37,7 +38,7 @@ def loopback_place(cell: str) -> Iterator[tuple[Place, subprocess.Popen[bytes]]]
     client = docker.from_env()
     labels = {"pbx-chaos.cell": cell}
     container = client.containers.run(
-        "pbx-chaos-net:dev", detach=True, auto_remove=True, network_mode="none", cap_add=["NET_ADMIN"], labels=labels
+        wanted().net, detach=True, auto_remove=True, network_mode="none", cap_add=["NET_ADMIN"], labels=labels
     )
     pbx = None
     try:

@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 from harness.cloud import Cloud, CloudError, ElasticIp
 from harness.command import Completed, run, wait_for
 from harness.errors import InfrastructureError
+from harness.images import wanted
 from harness.region import background
 from harness.region.process import region_state, start_gateway, start_region, stop_region, wait_for_gateway
 from harness.region.router import create_networks
@@ -24,7 +25,7 @@ from harness.topology import REGION_NAME, Topology
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 TOPOLOGY = Topology(cell="rco-gateway", slot=2)
-IMAGE = "pbx-chaos-node:dev"
+IMAGE = wanted().node
 AWSEIP = "/usr/lib/ocf/resource.d/heartbeat/awseip"
 OCF_SUCCESS, OCF_NOT_RUNNING = 0, 7
 
