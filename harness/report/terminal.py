@@ -100,7 +100,14 @@ def _check(results: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
 
 
 def tally(documents: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One line over several runs: how many passed, and the median of the headline outages with their spread."""
+    """One line per scenario and policy: how many runs passed, the median of the headline outages and their spread."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for document in documents:
+        groups.setdefault(f"{document['scenario']} under {document['policy']}", []).append(document)
+    return [line("runs", f"{what}: {_tally(group)}") for what, group in groups.items()]
+
+
+def _tally(documents: Sequence[Mapping[str, Any]]) -> str:
     verdicts = [document["verdict"] for document in documents]
     outages = sorted(d["outage"]["upper_s"] for d in documents if d.get("outage"))
     text = f"{verdicts.count('pass')} of {len(verdicts)} passed"
@@ -108,7 +115,7 @@ def tally(documents: Sequence[Mapping[str, Any]]) -> list[str]:
         text += f" (true pass rate ≥ {_lower_bound(len(verdicts)):.0%} at 95 %)"
     if outages:
         text += f"; outage upper bound: median {median(outages):.2f} s, {outages[0]:.2f}–{outages[-1]:.2f} s"
-    return [line("runs", text)]
+    return text
 
 
 def _lower_bound(n: int) -> float:
