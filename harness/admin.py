@@ -27,10 +27,10 @@ ABORT_TIMEOUT_S = 120
 def up(resolved: Resolved, *, say: Say) -> dict[str, Any]:
     """Bring a cell up and leave it standing; one that already stands is left alone. Returns its status."""
     name = resolved.topology.cell
-    with interrupts() as gate, cell_lock(name, doing="up") as died:
-        cell = session.standing_cell(resolved, died=died)
+    with interrupts() as gate, cell_lock(name, doing="up") as held:
+        cell = session.standing_cell(resolved, died=held.died)
         if cell is None:
-            cell = session.bring_up(resolved, progress=lambda line: say(None, "cell", line))
+            cell = session.bring_up(resolved, progress=lambda line: say(None, "cell", line), gate=gate)
         gate.close()
         session.stand(cell)
         return _state(cell)
@@ -76,10 +76,7 @@ def down(name: str) -> list[str]:
     """Take a cell away; returns what was removed."""
     with interrupts() as gate, cell_lock(name, doing="down"):
         gate.close()
-        topology = _topology(name)
-        with suppress(HarnessError):
-            cells.down(topology)
-        return cleanup(topology)
+        return cells.down(_topology(name))
 
 
 def abort(name: str) -> str:
@@ -109,7 +106,7 @@ def clean() -> list[str]:
         if who is not None:
             busy.append(f"{name} (process {who.get('pid')}: {who.get('doing')})")
             continue
-        with cell_lock(name, doing="clean", forget=True):
+        with cell_lock(name, doing="clean"):
             removed += cleanup(_topology(name))
     if busy:
         raise InfrastructureError(f"still in use: {', '.join(busy)}; stop it with `pbx-chaos abort --cell NAME`")

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,14 +24,28 @@ def lock_path(cell: str) -> Path:
     return topology.STATE_ROOT / f"{cell}.lock"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A cell that is ours. `died` is the note of a holder that was killed and never gave the cell back, else None."""
+
+    died: dict[str, Any] | None
+    _file: TextIO
+    _doing: str
+
+    def works_in(self, run_dir: Path | None) -> None:
+        """Note where the evidence goes: `pbx-chaos abort` tells it."""
+        note = {"pid": os.getpid(), "doing": self._doing, "run_dir": str(run_dir.resolve()) if run_dir else None}
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(json.dumps(note))
+        self._file.flush()
+
+
 @contextmanager
-def cell_lock(
-    cell: str, *, doing: str, run_dir: Path | None = None, forget: bool = False
-) -> Iterator[dict[str, Any] | None]:
+def cell_lock(cell: str, *, doing: str) -> Iterator[Held]:
     """Hold the cell for this process; `InfrastructureError` at once, naming the holder, when another one has it.
 
-    Yields the note of a holder that died without giving the cell back (it was killed), else None. `forget` removes the
-    lock's file in the end, while it is still held: removed later, it could be one that somebody else has just taken.
+    The lock's file goes while it is still held: removed later, it could be one that somebody else has just taken.
     """
     path = lock_path(cell)
     try:
@@ -46,20 +61,12 @@ def cell_lock(
         ) from None
     with file:
         file.seek(0)
-        died = _parsed(file.read())
-        file.seek(0)
-        file.truncate()
-        note = {"pid": os.getpid(), "doing": doing, "run_dir": str(run_dir.resolve()) if run_dir else None}
-        file.write(json.dumps(note))
-        file.flush()
+        held = Held(died=_parsed(file.read()), _file=file, _doing=doing)
+        held.works_in(None)
         try:
-            yield died
+            yield held
         finally:
-            file.seek(0)
-            file.truncate()
-            file.flush()
-            if forget:
-                path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 def _take(path: Path) -> TextIO | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,7 +84,7 @@ def resolve(request: Request) -> Resolved:
     )
 
 
-def bring_up(resolved: Resolved, *, progress: Callable[[str], None]) -> Cell:
+def bring_up(resolved: Resolved, *, progress: Callable[[str], None], gate: Gate) -> Cell:
     """A fresh cell; on a failure, or Ctrl-C, nothing of it is left. The caller holds the cell's lock."""
     doctor.require(resolved.request.out)
     client = engine.connect()
@@ -99,7 +98,9 @@ def bring_up(resolved: Resolved, *, progress: Callable[[str], None]) -> Cell:
             resolved.topology, policy=resolved.policy, profile=resolved.profile, images=built, progress=progress
         )
     except BaseException:
-        take_down(resolved.topology)
+        gate.close()
+        for thing in take_down(resolved.topology):
+            progress(f"left behind: {thing}")
         raise
 
 
@@ -138,17 +139,17 @@ def run_once(resolved: Resolved, scenario: Scenario, *, say: Say) -> Outcome:
     """One run of one scenario on a cell of its own, or on the standing one; the outcome is saved and summarised."""
     started = datetime.now(UTC)
     request = resolved.request
-    run_dir = _create_run_dir(request, scenario, started)
-    with interrupts() as gate, cell_lock(request.cell, doing=f"run {scenario.name}", run_dir=run_dir.path) as died:
+    with interrupts() as gate, cell_lock(request.cell, doing=f"run {scenario.name}") as held:
+        cell = standing = standing_cell(resolved, died=held.died)
+        run_dir = _create_run_dir(request, scenario, started)
+        held.works_in(run_dir.path)
         meta = _meta(resolved, scenario, started)
         run_dir.write_json("scenario.json", meta)
         run_dir.write_json("environment.json", meta["environment"])
-        standing = standing_cell(resolved, died=died)
-        cell = standing
         try:
             if cell is None:
                 began = time.monotonic()
-                cell = bring_up(resolved, progress=lambda line: say(None, "cell", line))
+                cell = bring_up(resolved, progress=lambda line: say(None, "cell", line), gate=gate)
                 ready_s = time.monotonic() - began
                 say(None, "cell", f"{len(cell.nodes)} nodes, {_fidelity(resolved)}   ready {ready_s:.1f} s")
                 meta = {**meta, "ready_s": round(ready_s, 3)}
@@ -166,8 +167,10 @@ def run_once(resolved: Resolved, scenario: Scenario, *, say: Say) -> Outcome:
             if standing is None and cell is not None:
                 if _keep(request, run_dir):
                     stand(cell)
+                    say(None, "cell", f"left standing: pbx-chaos status|shell|down --cell {request.cell}")
                 else:
-                    take_down(resolved.topology)
+                    for thing in take_down(resolved.topology):
+                        say(None, "cell", f"left behind: {thing}")
     return outcome
 
 
@@ -193,11 +196,9 @@ def _standing_mark(topology: Topology) -> Path:
     return topology.state_dir / "standing"
 
 
-def take_down(topology: Topology) -> None:
-    """Remove a cell and everything that belongs to it; never fails on what is already gone."""
-    with suppress(HarnessError):
-        cells.down(topology)
-    cleanup(topology)
+def take_down(topology: Topology) -> list[str]:
+    """Remove a cell and everything that belongs to it; returns what could not be removed, in words."""
+    return [thing for thing in cells.down(topology) if "could NOT" in thing]
 
 
 def _keep(request: Request, run_dir: RunDir) -> bool:

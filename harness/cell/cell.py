@@ -170,9 +170,9 @@ def load(cell_name: str) -> Cell:
     )
 
 
-def down(topology: Topology) -> None:
-    """Cut everything's power and remove it. Idempotent, also over ruins."""
-    cleanup(topology)
+def down(topology: Topology) -> list[str]:
+    """Cut everything's power and remove it; returns what was removed, and what could not be. Idempotent."""
+    return cleanup(topology)
 
 
 def save(cell: Cell) -> None:

@@ -7,6 +7,7 @@ of another; what could not be removed is said, never raised.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -32,10 +33,11 @@ def cleanup(topology: Topology) -> list[str]:
     """Remove all of the cell; returns what was removed, and what could not be. Idempotent."""
     client = _client()
     done: list[str] = []
+    devices = _loops(topology)  # now: a file loses its name with the end of its FUSE server
     _cut_power(topology)
     done += _remove_containers(client, topology) if client else _if_docker_was_used(topology)
     done += _end_processes(topology)
-    done += _free_loops(topology)
+    done += _free_loops(topology, devices | _loops(topology))
     done += _unmount(topology)
     if client:
         done += _remove_networks(client, topology)
@@ -54,7 +56,7 @@ def leftovers(topology: Topology) -> list[str]:
             found += [f"container {row['Names'][0].lstrip('/')}" for row in _containers(client, topology)]
             found += [f"network {row['Name']}" for row in _networks(client, topology)]
     found += [f"process {pid} {command}" for pid, command in background.marked(topology.cell).items()]
-    found += [f"loop device {loop} on {file}" for loop, file in loops.below(topology.state_dir).items()]
+    found += [f"loop device {loop}" for loop in sorted(_loops(topology))]
     found += [f"mount {mount}" for mount in _mounts(topology)]
     return found + ([f"state {topology.state_dir}"] if topology.state_dir.exists() else [])
 
@@ -64,7 +66,7 @@ def known_cells() -> list[str]:
     names = background.marked_cells()
     root = topologies.STATE_ROOT
     if root.is_dir():
-        names |= {path.name for path in root.iterdir() if path.is_dir()}
+        names |= {path.name.removesuffix(".lock") for path in root.iterdir() if path.is_dir() or path.suffix == ".lock"}
     names |= {Path(file).relative_to(root).parts[0] for file in loops.below(root).values()}
     if (client := _client()) is not None:
         with suppress(DockerException, RequestException):
@@ -145,16 +147,32 @@ def _end_processes(topology: Topology) -> list[str]:
     ]
 
 
-def _free_loops(topology: Topology) -> list[str]:
-    found = loops.below(topology.state_dir)
+def _loops(topology: Topology) -> set[str]:
+    """The cell's loop devices: those whose file lies below its state folder, and those that its volumes' records name
+    and whose file has no name any more."""
+    noted = set()
+    for record in topology.state_dir.glob("volumes/*/state.json"):
+        with suppress(OSError, ValueError):
+            noted |= set(re.findall(r"/dev/loop\d+", record.read_text(encoding="utf-8")))
+    return set(loops.below(topology.state_dir)) | {loop for loop in noted if loops.nameless(loop)}
+
+
+def _free_loops(topology: Topology, devices: set[str]) -> list[str]:
+    """Free devices that were the cell's before its volume servers ended; one that is somebody else's by now is not."""
+
+    def left() -> set[str]:
+        return {loop for loop in devices if loops.nameless(loop)} | (devices & set(loops.below(topology.state_dir)))
+
+    found = left()
     for loop in found:
         with suppress(InfrastructureError):
             loops.ask_to_free(loop)
     with suppress(TimedOut):
-        wait_for("the end of the loop devices", lambda: not loops.below(topology.state_dir), timeout_s=GONE_TIMEOUT_S)
-    left = loops.below(topology.state_dir)
+        wait_for("the end of the loop devices", lambda: not left(), timeout_s=GONE_TIMEOUT_S)
+    lasting = left()
     return [
-        f"loop device {loop}" + (" could NOT be freed: it is still mounted" if loop in left else "") for loop in found
+        f"loop device {loop}" + (" could NOT be freed: it is still mounted" if loop in lasting else "")
+        for loop in sorted(found)
     ]
 
 

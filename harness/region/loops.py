@@ -39,6 +39,11 @@ def backing_file(loop: str) -> str | None:
     return name.rstrip("\n").removesuffix(" (deleted)")
 
 
+def nameless(loop: str) -> bool:
+    """Whether the file behind `loop` has lost its place in the file tree: its FUSE server has unmounted and gone."""
+    return backing_file(loop) == "/"
+
+
 def below(folder: Path) -> dict[str, str]:
     """All loop devices whose file lies below `folder`: device -> file."""
     found = {}

@@ -16,7 +16,8 @@ def traces(cell: str) -> list[str]:
     label = {"label": f"pbx-chaos.cell={cell}"}
     found = [f"container {c.name}" for c in client.containers.list(all=True, filters=label)]
     found += [f"network {n.name}" for n in client.networks.list(filters=label)]
-    found += [f"loop {row}" for row in run(["losetup", "-a"], timeout_s=10).stdout.splitlines() if f"/{cell}/" in row]
+    rows = run(["losetup", "-a"], timeout_s=10).stdout.splitlines()
+    found += [f"loop {row}" for row in rows if f"/{cell}/" in row or row.endswith("(/)")]  # (/): its FUSE file is gone
     found += [f"mount {row}" for row in Path("/proc/self/mounts").read_text().splitlines() if f"/{cell}/" in row]
     found += [f"process {pid}" for pid in _processes(cell)]
     state = Path("/var/lib/pbx-chaos") / cell

@@ -21,8 +21,9 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_second_one_is_told_who_has_it(tmp_path: Path) -> None:
-    with cell_lock("c", doing="run x", run_dir=tmp_path) as died:
-        assert died is None
+    with cell_lock("c", doing="run x") as held:
+        assert held.died is None
+        held.works_in(tmp_path)
         assert holder("c") == {"pid": os.getpid(), "doing": "run x", "run_dir": str(tmp_path)}
         with (
             pytest.raises(InfrastructureError, match=rf"in use by process {os.getpid()} \(run x\)"),
@@ -41,8 +42,8 @@ def test_it_is_free_again_afterwards_also_after_an_error() -> None:
     with pytest.raises(RuntimeError), cell_lock("c", doing="x"):
         raise RuntimeError
     assert holder("c") is None
-    with cell_lock("c", doing="y") as died:
-        assert died is None
+    with cell_lock("c", doing="y") as held:
+        assert held.died is None
 
 
 def test_the_note_of_a_killed_holder_locks_nothing_and_is_handed_on() -> None:
@@ -50,24 +51,24 @@ def test_the_note_of_a_killed_holder_locks_nothing_and_is_handed_on() -> None:
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"pid": 1, "doing": "run x", "run_dir": "there"}))
     assert holder("c") is None
-    with cell_lock("c", doing="y") as died:
-        assert died == {"pid": 1, "doing": "run x", "run_dir": "there"}
+    with cell_lock("c", doing="y") as held:
+        assert held.died == {"pid": 1, "doing": "run x", "run_dir": "there"}
 
 
 def test_a_torn_note_is_no_obstacle() -> None:
     path = lock_path("c")
     path.parent.mkdir(parents=True)
     path.write_text('{"pid": 1, "do')
-    with cell_lock("c", doing="y") as died:
-        assert died is None
+    with cell_lock("c", doing="y") as held:
+        assert held.died is None
 
 
 def test_a_cell_nobody_ever_held_is_free() -> None:
     assert holder("never") is None
 
 
-def test_a_forgotten_lock_leaves_no_file_and_can_be_taken_again() -> None:
-    with cell_lock("c", doing="clean", forget=True):
+def test_a_lock_leaves_no_file_and_can_be_taken_again() -> None:
+    with cell_lock("c", doing="clean"):
         assert holder("c") is not None
     assert not lock_path("c").exists()
     with cell_lock("c", doing="y"):
