@@ -73,27 +73,30 @@ umount {facts.data_dir}
         raise InfrastructureError(f"{node.name}: the volume could not be prepared: {last}")
 
 
-def wait_formed(nodes: Sequence[Node], *, owned: Sequence[str], timeout_s: float) -> ClusterState:
-    """Wait until all nodes are online and one is the DC."""
+def release(node: Node, *, timeout_s: float) -> None:
+    """Let the cluster start its resources, as soon as it takes a change of its configuration (there is a DC); from then
+    on the CIB is what policy and profile say, nothing else."""
+    seen = ["nothing"]
 
-    def formed(state: ClusterState) -> bool:
-        return len(state.online) == len(nodes) and state.dc is not None and state.quorum
+    def released() -> bool:
+        argv = ["crm_attribute", "--type", "crm_config", "--name", HOLD, "--delete"]
+        done = node.run(argv, timeout_s=20, check=False)
+        seen[0] = reason(done)
+        return done.ok
 
-    return _wait_state(f"a cluster of {len(nodes)} nodes", nodes, formed, owned=owned, timeout_s=timeout_s)
-
-
-def release(node: Node) -> None:
-    """Let the cluster start its resources; from now on the CIB is what policy and profile say, nothing else."""
-    node.run(["crm_attribute", "--type", "crm_config", "--name", HOLD, "--delete"], timeout_s=20)
+    wait_for("a cluster with a DC", released, timeout_s=timeout_s, every_s=POLL_S, last_seen=lambda: seen[0])
 
 
 def wait_running(nodes: Sequence[Node], *, owned: Sequence[str], timeout_s: float) -> ClusterState:
-    """Wait until every resource is started and the owned ones are on one node; a failed action ends the wait."""
+    """Wait until all nodes are online, every resource is started and the owned ones are on one node; a failed action
+    ends the wait."""
 
     def running(state: ClusterState) -> bool:
         if state.failed_actions or _nowhere(state, len(nodes)):
             raise InfrastructureError(f"the cluster could not start its resources: {state.describe()}")
-        return state.active is not None and all(resource.role == "Started" for resource in state.resources)
+        formed = len(state.online) == len(nodes) and state.dc is not None and state.quorum
+        started = all(resource.role == "Started" for resource in state.resources)
+        return formed and state.active is not None and started
 
     return _wait_state("all resources started", nodes, running, owned=owned, timeout_s=timeout_s)
 

@@ -137,10 +137,9 @@ def up(
         progress("instances run; preparing the volume, starting the cluster")
         prepared = pool.submit(_prepare, cell, facts)
         boot.start_cluster(cell.nodes)
-        boot.wait_formed(cell.nodes, owned=cell.owned, timeout_s=FORM_TIMEOUT_S)
         prepared.result()
-        progress("cluster formed, volume ready; starting the PBX")
-        boot.release(cell.nodes[0])
+        boot.release(cell.nodes[0], timeout_s=FORM_TIMEOUT_S)
+        progress("volume ready, cluster forming; starting the PBX")
         state = boot.wait_running(cell.nodes, owned=cell.owned, timeout_s=RUNNING_TIMEOUT_S)
         client_pid = clients[0].result()
         if profile.sip.udp_port:
