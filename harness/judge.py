@@ -51,6 +51,7 @@ def judge(evidence: Evidence, checkers: Sequence[Checker], *, meta: dict[str, An
         "data": None,
         "faults": [_fault_row(f, evidence) for f in evidence.faults],
         "not_run": [what for key, what in NOT_MEASURED.items() if key not in evidence.clocks],
+        "deviations": meta.get("deviations", []),
         "environment": meta.get("environment"),
     }
 

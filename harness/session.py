@@ -16,6 +16,7 @@ from typing import Any
 from harness import catalogue, doctor, engine, environment, images
 from harness.cell import cell as cells
 from harness.cell.cell import Cell
+from harness.cell.facts import CONTAINER_DEVIATIONS
 from harness.cell.policy import Policy, load_policy
 from harness.cell.profile import Profile, load_profile
 from harness.errors import HarnessError, UsageError
@@ -240,6 +241,7 @@ def _meta(resolved: Resolved, scenario: Scenario, started: datetime) -> dict[str
         "clocks": {p.clock: {"period_s": p.period_s, "deadline_s": p.deadline_s} for p in scenario.probes},
         "timeline": plan_rows(scenario.timeline),
         "limits": {"outage_limit_s": resolved.policy.limits.outage_limit_s},
+        "deviations": list(CONTAINER_DEVIATIONS),
         "roles": {resource.id: resource.role for resource in resolved.policy.resource},
         "environment": environment.describe(),
     }

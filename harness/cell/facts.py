@@ -5,6 +5,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+CONTAINER_DEVIATIONS = (
+    "corosync without real-time scheduling (sched_rr no): a container may not ask for it",
+    "Pacemaker's load-threshold off unless the policy sets it: a container sees the whole host's load",
+    "nodes reach the EC2 API on the VPC bridge, as through a VPC endpoint: losing the address does not cut it",
+    "nodes share this host's CPUs, its kernel and its clock",
+)
+"""What a node as a container does otherwise than an EC2 instance would; stands in every result."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NodeFacts:

@@ -23,6 +23,8 @@ def markdown(results: Mapping[str, Any], *, run_dir: Path) -> str:
     parts += [_phases(results), _clocks(results), _checks(results), _faults(results)]
     if results.get("not_run"):
         parts.append("Not run: " + ", ".join(results["not_run"]) + ".\n")
+    if results.get("deviations"):
+        parts.append("Otherwise than on EC2: " + "; ".join(results["deviations"]) + ".\n")
     return "\n".join(part for part in parts if part)
 
 

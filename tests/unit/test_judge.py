@@ -20,7 +20,19 @@ from tests.unit.synthetic import clean, evidence_of, probe_ops
 
 KEYS = {
     *("schema_version", "scenario", "policy", "cloud", "timing", "seed", "started_at", "system", "verdict", "error"),
-    *("outage", "outages", "phases", "checks", "calls", "registrations", "sip", "data", "faults", "not_run"),
+    *(
+        "outage",
+        "outages",
+        "phases",
+        "checks",
+        "calls",
+        "registrations",
+        "sip",
+        "data",
+        "faults",
+        "not_run",
+        "deviations",
+    ),
     "environment",
 }
 
