@@ -111,6 +111,19 @@ def test_abort_from_another_terminal_ends_the_run_with_2(tmp_path: Path) -> None
     assert '"healed"' in journal.read_text()
 
 
+@pytest.mark.parametrize("after_s", [3.0, *(pytest.param(s, marks=pytest.mark.soak) for s in ALL_MOMENTS_S)])
+def test_ctrl_c_at_any_moment_leaves_nothing_and_exits_2(after_s: float, tmp_path: Path) -> None:
+    process = start(run_crash(tmp_path))
+    try:
+        process.wait(timeout=after_s)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 2, stderr
+    assert len(stderr.strip().splitlines()) == 1, stderr
+    assert traces(CELL) == []
+
+
 @pytest.mark.parametrize("after_s", EARLY_AND_LATE_S)
 def test_kill_9_then_clean_leaves_nothing(after_s: float, tmp_path: Path) -> None:
     kill_then_clean(after_s, tmp_path)

@@ -1,4 +1,4 @@
-"""What a person reads: the verdict first, both bounds, what they are worth, the first broken check with its evidence."""
+"""What a person reads: the verdict first, both bounds, what they are worth, the first broken check and its evidence."""
 
 from __future__ import annotations
 
