@@ -44,13 +44,8 @@ DEFAULT_OUT = Path("reports/runs")
 EXIT = {"pass": 0, "fail": 1, "unknown": 2}
 
 
-def main() -> None:
-    """Entry point: every error a user can act on becomes one line and the right exit code."""
-    sys.exit(invoke(sys.argv[1:]))
-
-
 def invoke(argv: list[str]) -> int:
-    """Run one command line and return its exit code."""
+    """Run one command line and return its exit code: every error a user can act on becomes one line."""
     try:
         code = app(argv, standalone_mode=False)
     except TyperException as error:

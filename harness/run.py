@@ -27,6 +27,7 @@ from harness.judge import judge
 from harness.live import Clock, Follower, Narrator
 from harness.nemesis import UndoJournal, plan_rows
 from harness.observers import Observers, background_env
+from harness.report import summary
 from harness.rundir import RunDir
 from harness.scenario import Scenario
 
@@ -84,11 +85,12 @@ class Run:
         self.gate.close()
         self._heal()
         self.end_ns = now_ns()
-        self._stages()
         observers.stop()
+        self._stages()
         self._tell()
         self._collect()
-        return Outcome(run_dir=self.run_dir, results=self._judge(error), error=error)
+        results = conclude(self.run_dir, self.scenario, meta=self.meta, error=error)
+        return Outcome(run_dir=self.run_dir, results=results, error=error)
 
     def _warm_up(self, observers: Observers) -> None:
         needed_s = self.scenario.warmup_s
@@ -192,14 +194,6 @@ class Run:
     def _left_behind(self) -> list[str]:
         return [f"{fault.name} is not healed" for _, fault in self._journal.open_injuries()] + self.cell.left_behind()
 
-    def _judge(self, error: HarnessError | None) -> dict[str, Any]:
-        seen = evidence.load(self.run_dir)
-        results = judge(seen, [*self.scenario.checkers, *always_on()], meta=self.meta)
-        if error is not None:
-            results = {**results, "verdict": "unknown", "error": str(error)}
-        self.run_dir.write_json("results.json", results)
-        return results
-
     def _stages(self) -> None:
         self.run_dir.write_json("stages.json", {"steady_ns": self.steady_ns, "end_ns": self.end_ns})
 
@@ -223,3 +217,18 @@ class Run:
 
     def _describe(self) -> str:
         return "; ".join([*(clock.describe() for clock in self._clocks.values()), *self._unrest])
+
+
+def conclude(
+    run_dir: RunDir, scenario: Scenario, *, meta: dict[str, Any], error: HarnessError | None = None
+) -> dict[str, Any]:
+    """Judge what a run folder holds, however far the run got, and write results.json and summary.md.
+
+    A run that was stopped decides nothing: unknown, with the reason.
+    """
+    results = judge(evidence.load(run_dir), [*scenario.checkers, *always_on()], meta=meta)
+    if error is not None:
+        results = {**results, "verdict": "unknown", "error": str(error)}
+    run_dir.write_json("results.json", results)
+    run_dir.write_text("summary.md", summary.markdown(results, run_dir=run_dir.path))
+    return results

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,13 @@ from harness.cell.cell import Cell
 from harness.cell.facts import CONTAINER_DEVIATIONS
 from harness.cell.policy import Policy, load_policy
 from harness.cell.profile import Profile, load_profile
-from harness.errors import HarnessError, UsageError
+from harness.errors import Aborted, HarnessError, UsageError
 from harness.interrupts import Gate, interrupts
 from harness.lock import cell_lock
 from harness.nemesis import plan_rows
 from harness.region.books import Books, place_file
 from harness.region.cleanup import cleanup, leftovers
-from harness.report import summary
-from harness.run import Outcome, Run, Say
+from harness.run import Outcome, Run, Say, conclude
 from harness.rundir import RunDir
 from harness.scenario import Scenario
 from harness.topology import Topology
@@ -158,10 +157,11 @@ def run_once(resolved: Resolved, scenario: Scenario, *, say: Say) -> Outcome:
                 say(None, "cell", f"{len(cell.nodes)} nodes, {_fidelity(resolved)}   already up")
             meta = {**meta, "nodes": [node.name for node in cell.nodes]}
             run_dir.write_json("scenario.json", meta)
-            outcome = execute(scenario, cell, run_dir, meta, say=say, gate=gate)
+            run = Run(scenario=scenario, cell=cell, run_dir=run_dir, meta=meta, say=say, gate=gate)
+            outcome = run.execute()
         except HarnessError as error:
             gate.close()
-            run_dir.write_json("results.json", {"verdict": "unknown", "error": str(error), **_head(meta)})
+            conclude(run_dir, scenario, meta=meta, error=error)
             raise
         finally:
             gate.close()
@@ -172,13 +172,8 @@ def run_once(resolved: Resolved, scenario: Scenario, *, say: Say) -> Outcome:
                 else:
                     for thing in take_down(resolved.topology):
                         say(None, "cell", f"left behind: {thing}")
-    return outcome
-
-
-def execute(scenario: Scenario, cell: Cell, run_dir: RunDir, meta: dict[str, Any], *, say: Say, gate: Gate) -> Outcome:
-    """Run on a cell that is up, then write summary.md."""
-    outcome = Run(scenario=scenario, cell=cell, run_dir=run_dir, meta=meta, say=say, gate=gate).execute()
-    run_dir.write_text("summary.md", summary.markdown(outcome.results, run_dir=run_dir.path))
+    if gate.seen and outcome.error is None:
+        return replace(outcome, error=Aborted(f"stopped by {gate.seen} after the run; its results are kept"))
     return outcome
 
 
@@ -190,7 +185,7 @@ def run_on(cell: Cell, resolved: Resolved, scenario: Scenario, *, say: Say) -> O
     run_dir.write_json("scenario.json", meta)
     run_dir.write_json("environment.json", meta["environment"])
     with interrupts() as gate:
-        return execute(scenario, cell, run_dir, meta, say=say, gate=gate)
+        return Run(scenario=scenario, cell=cell, run_dir=run_dir, meta=meta, say=say, gate=gate).execute()
 
 
 def _standing_mark(topology: Topology) -> Path:
@@ -219,10 +214,6 @@ def _create_run_dir(request: Request, scenario: Scenario, started: datetime) -> 
 def _fidelity(resolved: Resolved) -> str:
     caveat = " (not AWS seconds)" if resolved.request.timing == "instant" else ""
     return f"{resolved.system}{caveat}"
-
-
-def _head(meta: dict[str, Any]) -> dict[str, Any]:
-    return {key: meta[key] for key in ("scenario", "policy", "cloud", "timing", "seed", "started_at", "system")}
 
 
 def _meta(resolved: Resolved, scenario: Scenario, started: datetime) -> dict[str, Any]:

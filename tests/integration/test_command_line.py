@@ -27,7 +27,7 @@ ALL_MOMENTS_S = (0.3, 1.5, 4.0, 7.0, 10.0, 13.0, 16.0, 19.0, 24.0, 34.0)
 
 
 def command(argv: Sequence[str]) -> list[str]:
-    return [sys.executable, "-c", "import harness.cli; harness.cli.main()", *argv]
+    return [sys.executable, "-c", "import harness.entry; harness.entry.main()", *argv]
 
 
 def start(argv: Sequence[str]) -> subprocess.Popen[str]:
