@@ -1,6 +1,6 @@
 """A whole cell on the real region: up, found again by another process, watched, its active node lost and back.
 
-One cell for all tests, which run in the order of the file: the last ones injure it.
+On the session's cell, in the order of the file: the last ones injure it.
 """
 
 from __future__ import annotations
@@ -9,40 +9,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from harness import engine, history, images
+from harness import history
 from harness.cell.boot import HOLD, wait_answer
-from harness.cell.cell import Cell, down, load, up
-from harness.cell.policy import load_policy
-from harness.cell.profile import load_profile
+from harness.cell.cell import Cell, load
 from harness.clock import now_ns
 from harness.command import wait_for
 from harness.errors import InfrastructureError
 from harness.faults.node import power_off
 from harness.history import Op
-from harness.region.cleanup import leftovers
 from harness.region.process import region_state
-from harness.topology import Topology
 
 pytestmark = pytest.mark.integration
 
-CELL = Topology(cell="pbxtest-cell", slot=12)
 NAMES = ["pbx-1", "pbx-2", "pbx-3"]
-
-
-@pytest.fixture(scope="module")
-def cell() -> Iterator[Cell]:
-    built = images.ensure(engine.connect(), say=print)
-    down(CELL)
-    try:
-        yield up(CELL, policy=load_policy("tuned"), profile=load_profile("stand-in"), images=built, progress=print)
-    finally:
-        down(CELL)
-    assert leftovers(CELL) == []
 
 
 def test_a_cell_is_up_when_one_node_has_everything_and_answers(cell: Cell) -> None:
@@ -56,7 +39,7 @@ def test_a_cell_is_up_when_one_node_has_everything_and_answers(cell: Cell) -> No
     attachment = cell.cloud.volume_attachment(cell.volume_id)
     assert attachment is not None
     assert attachment.instance_id == cell.node(state.active).instance_id
-    assert region_state(CELL)["addresses"] == {cell.public_ip: cell.node(state.active).private_ip}
+    assert region_state(cell.topology)["addresses"] == {cell.public_ip: cell.node(state.active).private_ip}
     wait_answer(cell.client_pid(1), address=cell.public_ip, port=5060, timeout_s=1)
 
 
@@ -69,7 +52,7 @@ def test_the_configuration_is_the_policys_and_the_profiles_alone(cell: Cell) -> 
 
 
 def test_another_process_finds_the_same_cell(cell: Cell) -> None:
-    found = load(CELL.cell)
+    found = load(cell.topology.cell)
     assert found.nodes == cell.nodes
     assert found.policy == cell.policy
     assert found.profile == cell.profile
@@ -85,7 +68,15 @@ def test_a_healthy_cell_has_no_traces_of_faults(cell: Cell) -> None:
 
 def test_one_owner_before_during_and_after_a_lost_node(cell: Cell, tmp_path: Path) -> None:
     out = tmp_path / "ownership.jsonl"
-    argv = [sys.executable, "-m", "harness.cell.observe", "--state-dir", str(CELL.state_dir), "--out", str(out)]
+    argv = [
+        sys.executable,
+        "-m",
+        "harness.cell.observe",
+        "--state-dir",
+        str(cell.topology.state_dir),
+        "--out",
+        str(out),
+    ]
     observer = subprocess.Popen(argv)
     try:
         active = cell.cluster().active

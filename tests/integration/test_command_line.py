@@ -84,6 +84,27 @@ def test_no_fuse_device_is_named_before_anything_starts() -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_a_cell_is_brought_up_looked_at_entered_and_taken_down() -> None:
+    assert finish(["up", "--policy", "tuned", *HERE]).returncode == 0
+    again = finish(["up", "--policy", "tuned", *HERE, "--json"], timeout_s=20)  # it stands already
+    assert json.loads(again.stdout)["cluster"]["online"] == ["pbx-1", "pbx-2", "pbx-3"]
+    state = json.loads(finish(["status", "--cell", CELL, "--json"]).stdout)
+    active = state["cluster"]["active"]
+    assert {row["node"] for row in state["cluster"]["resources"] if row["id"] == "pbx"} == {active}
+    inside = subprocess.run(
+        command(["shell", "active", "--cell", CELL]), input="hostname\n", capture_output=True, text=True, timeout=20
+    )
+    assert inside.stdout.strip() == active
+    assert finish(["shell", "pbx-9", "--cell", CELL]).returncode == 3
+    other = finish(["run", "active-node-crash", "--policy", "default", *HERE])
+    assert other.returncode == 3
+    assert "is up with policy tuned" in other.stderr
+    assert finish(["down", "--cell", CELL]).returncode == 0
+    gone = finish(["status", "--cell", CELL])
+    assert gone.returncode == 2
+    assert "pbx-chaos up" in gone.stderr
+
+
 def test_ctrl_c_in_the_middle_heals_keeps_the_evidence_and_exits_2(tmp_path: Path) -> None:
     process = start(run_crash(tmp_path))
     history = tmp_path / "active-node-crash" / "latest" / "history.d" / "options.jsonl"
