@@ -153,9 +153,21 @@ def load(cell_name: str) -> Cell:
     """A cell that is up, from its description; `InfrastructureError` when there is none of this name."""
     path = topologies.STATE_ROOT / cell_name / CELL_FILE
     try:
-        row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InfrastructureError(f"cell {cell_name!r} is not up; `pbx-chaos up` brings one up") from None
+    except PermissionError:
+        raise InfrastructureError(f"can't read {path}: pbx-chaos needs root") from None
+    try:
+        return _described(cell_name, json.loads(text))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InfrastructureError(
+            f"{path} is of another version of pbx-chaos ({type(error).__name__}): take the cell down with "
+            f"`pbx-chaos down --cell {cell_name}`"
+        ) from error
+
+
+def _described(cell_name: str, row: dict[str, Any]) -> Cell:
     topology = Topology(cell=cell_name, slot=row["slot"])
     return Cell(
         topology=topology,

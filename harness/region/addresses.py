@@ -63,7 +63,8 @@ class Addresses:
         if not answer.ok:
             raise InfrastructureError(
                 f"router {self._topology.router_name} has lost its address table "
-                f"({answer.stderr.strip().splitlines()[:1]}): run `pbx-chaos clean --cell {self._topology.cell}`"
+                f"({answer.stderr.strip().splitlines()[:1]}): take the cell down with "
+                f"`pbx-chaos down --cell {self._topology.cell}`"
             )
         return parse_map(json.loads(answer.stdout))
 

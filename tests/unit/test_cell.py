@@ -64,6 +64,14 @@ def test_a_cell_or_node_that_is_not_there_is_named(cell: Cell) -> None:
     assert cell.node("pbx-2").instance_id == "i-2"
 
 
+def test_a_description_of_another_version_says_what_to_do(cell: Cell) -> None:
+    path = cell.topology.state_dir / "cell.json"
+    for text in ('{"slot": 3}', "{", '{"slot": 3, "policy": {"name": "x"}}'):
+        path.write_text(text)
+        with pytest.raises(InfrastructureError, match=r"another version .*`pbx-chaos down --cell paper`"):
+            load("paper")
+
+
 def test_the_first_event_of_that_kind_on_that_instance_since_then(cell: Cell) -> None:
     assert cell.region_event("links_cut", instance_id="i-1", since_ns=0) is None
     rows = [
