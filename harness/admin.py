@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from contextlib import suppress
 from typing import Any
 
 from harness import catalogue, session
@@ -30,8 +29,12 @@ def up(resolved: Resolved, *, say: Say) -> dict[str, Any]:
     with interrupts() as gate, cell_lock(name, doing="up") as held:
         cell = session.standing_cell(resolved, died=held.died)
         if cell is None:
-            cell = session.bring_up(resolved, progress=lambda line: say(None, "cell", line), gate=gate)
-        gate.close()
+            try:
+                cell = session.bring_up(resolved, progress=lambda line: say(None, "cell", line), gate=gate)
+                gate.close()
+            except BaseException:  # also a signal between the two lines
+                session.take_down(resolved.topology)
+                raise
         session.stand(cell)
         return _state(cell)
 
@@ -74,19 +77,27 @@ def shell(name: str, node: str) -> int:
 
 def down(name: str) -> list[str]:
     """Take a cell away; returns what was removed."""
+    topology = _topology(name)
     with interrupts() as gate, cell_lock(name, doing="down"):
         gate.close()
-        return cells.down(_topology(name))
+        return cells.down(topology)
 
 
 def abort(name: str) -> str:
     """Ask the running harness to heal and stop, and wait for it; says what happened."""
+    _named(name)
     who = holder(name)
     if who is None:
         raise InfrastructureError(f"nothing runs on cell {name!r}; `pbx-chaos clean` removes what a killed run left")
+    if "pid" not in who:
+        raise InfrastructureError(f"cell {name!r} is being taken at this very moment: try again")
     pid = int(who["pid"])
-    with suppress(ProcessLookupError):
+    try:
         os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        raise InfrastructureError(f"process {pid} belongs to another user: use sudo") from None
     wait_for(
         f"the end of process {pid}",
         lambda: (holder(name) or {}).get("pid") != pid,
@@ -102,18 +113,23 @@ def clean() -> list[str]:
     removed: list[str] = []
     busy: list[str] = []
     for name in known_cells():
+        try:
+            topology = _topology(name)
+        except UsageError:
+            continue  # a name that no cell can have: not ours
         who = holder(name)
         if who is not None:
             busy.append(f"{name} (process {who.get('pid')}: {who.get('doing')})")
             continue
         with cell_lock(name, doing="clean"):
-            removed += cleanup(_topology(name))
+            removed += cleanup(topology)
     if busy:
         raise InfrastructureError(f"still in use: {', '.join(busy)}; stop it with `pbx-chaos abort --cell NAME`")
     return removed
 
 
 def _load(name: str) -> Cell:
+    _named(name)
     try:
         return cells.load(name)
     except HarnessError as error:
@@ -122,10 +138,19 @@ def _load(name: str) -> Cell:
 
 def _topology(name: str) -> Topology:
     """The topology of a cell that may be a ruin: its slot only matters for addresses, which clean-up does not use."""
+    ruin = _named(name)
     try:
         return cells.load(name).topology
     except Exception:
+        return ruin
+
+
+def _named(name: str) -> Topology:
+    """`UsageError` for a name that no cell can have, before it becomes part of a path."""
+    try:
         return Topology(cell=name, slot=0)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _state(cell: Cell) -> dict[str, Any]:

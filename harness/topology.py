@@ -7,6 +7,7 @@ one host and none can reach a real network.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -21,6 +22,7 @@ ROLE_LABEL = "pbx-chaos.role"
 """Label on every container of ours: instance, router, client or books."""
 
 SLOTS = 16
+_CELL_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 REGION_NAME = "us-east-1"
 ZONE = "us-east-1a"
 GATEWAY_PORT = 4566
@@ -28,12 +30,17 @@ GATEWAY_PORT = 4566
 
 @dataclass(frozen=True, kw_only=True)
 class Topology:
-    """Addresses and names of one cell."""
+    """Addresses and names of one cell; `ValueError` for a name or slot that can't be one.
+
+    The name becomes part of paths that are removed as a whole, hence its narrow alphabet.
+    """
 
     cell: str
     slot: int
 
     def __post_init__(self) -> None:
+        if not _CELL_NAME.fullmatch(self.cell):
+            raise ValueError(f"a cell's name is at most 32 of a-z, 0-9 and '-': {self.cell!r}")
         if not 0 <= self.slot < SLOTS:
             raise ValueError(f"slot must be 0-{SLOTS - 1}, not {self.slot}")
 
