@@ -9,12 +9,16 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
 from harness.errors import InfrastructureError
 
 T = TypeVar("T")
+
+KILLED_S = 2.0
+"""How long the end of a killed command is waited for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,25 +54,43 @@ def run(
 ) -> Completed:
     """Run `argv` to its end, at most `timeout_s` seconds; raise `CommandFailed` on a failure when `check`."""
     started = time.monotonic()
+    process = _start(argv, reads=input is not None, env=env)
     try:
-        done = subprocess.run(
-            list(argv), input=input, capture_output=True, text=True, errors="replace", timeout=timeout_s, env=env
-        )
-    except FileNotFoundError as error:
-        raise CommandFailed(f"{argv[0]} is not installed") from error
-    except subprocess.TimeoutExpired as error:
-        raise CommandFailed(f"{' '.join(argv)} did not end within {timeout_s:g} s") from error
+        stdout, stderr = process.communicate(input, timeout=timeout_s)
+    except BaseException as error:
+        _give_up(process)
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise CommandFailed(f"{' '.join(argv)} did not end within {timeout_s:g} s") from error
+        raise
     result = Completed(
-        argv=tuple(argv),
-        code=done.returncode,
-        stdout=done.stdout,
-        stderr=done.stderr,
-        took_s=time.monotonic() - started,
+        argv=tuple(argv), code=process.returncode, stdout=stdout, stderr=stderr, took_s=time.monotonic() - started
     )
     if check and not result.ok:
         last = (result.stderr.strip() or result.stdout.strip() or "no output").splitlines()[-1]
         raise CommandFailed(f"{' '.join(argv)} ended with {result.code}: {last}")
     return result
+
+
+def _start(argv: Sequence[str], *, reads: bool, env: dict[str, str] | None) -> subprocess.Popen[str]:
+    """In a session of its own: an impatient second Ctrl-C must not end the commands of a clean-up."""
+    try:
+        return subprocess.Popen(
+            list(argv), stdin=subprocess.PIPE if reads else subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, errors="replace", env=env, start_new_session=True,
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        raise CommandFailed(f"{argv[0]} is not installed") from error
+
+
+def _give_up(process: subprocess.Popen[str]) -> None:
+    """Kill it and wait a moment for its end; one that hangs in the kernel (a dead disk) is left to itself."""
+    process.kill()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=KILLED_S)
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
 
 
 def wait_for(
