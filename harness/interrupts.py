@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from harness.errors import Aborted
@@ -27,7 +27,8 @@ class Gate:
         if self.open:
             self.open = False
             raise Aborted(f"stopped by {self.seen}: healing and cleaning up, what was observed so far is kept")
-        print("already cleaning up; `pbx-chaos clean` does it again should this one be killed", file=sys.stderr)
+        with suppress(OSError):  # not print: the signal may have come in the middle of one, or with the terminal's end
+            os.write(2, b"already cleaning up; `pbx-chaos clean` does it again should this one be killed\n")
 
 
 @contextmanager

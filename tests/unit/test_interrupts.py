@@ -12,7 +12,7 @@ from harness.interrupts import interrupts
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_raises_and_later_ones_only_talk(
-    number: signal.Signals, capsys: pytest.CaptureFixture[str]
+    number: signal.Signals, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with interrupts() as gate:
         with pytest.raises(Aborted, match=f"stopped by {number.name}"):
@@ -20,15 +20,15 @@ def test_the_first_signal_raises_and_later_ones_only_talk(
         signal.raise_signal(number)
         signal.raise_signal(signal.SIGTERM)
         assert gate.seen == "SIGTERM"
-    assert capsys.readouterr().err.count("already cleaning up") == 2
+    assert capfd.readouterr().err.count("already cleaning up") == 2
 
 
-def test_a_closed_gate_lets_nothing_interrupt(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_closed_gate_lets_nothing_interrupt(capfd: pytest.CaptureFixture[str]) -> None:
     with interrupts() as gate:
         gate.close()
         signal.raise_signal(signal.SIGINT)
         assert gate.seen == "SIGINT"
-    assert "already cleaning up" in capsys.readouterr().err
+    assert "already cleaning up" in capfd.readouterr().err
 
 
 def test_the_old_handlers_come_back() -> None:
