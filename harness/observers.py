@@ -61,11 +61,14 @@ class Observers:
         for probe in self._probes:
             probe.check_alive()
 
-    def stop(self) -> None:
-        """End all, the probes first: they wait for their last deadline."""
-        for probe in self._probes:
-            with suppress(Exception):
-                probe.stop(timeout_s=5)
+    def stop(self) -> list[str]:
+        """End all, the probes first: they wait for their last deadline. Returns what had not watched until then."""
+        blind = [f"{name} died with {p.poll()}" for name, p in self._others.items() if p.poll() is not None]
+        for spec, probe in zip(self.probes, self._probes, strict=False):  # fewer where the start failed
+            try:
+                probe.stop(timeout_s=spec.deadline_s + 5)
+            except (InfrastructureError, subprocess.TimeoutExpired) as error:
+                blind.append(str(error))
         for process in self._others.values():
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -74,7 +77,9 @@ class Observers:
                 process.wait(timeout=3)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(timeout=3)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=3)
+        return blind
 
     def _spawn(self, name: str, argv: Sequence[str], *, stdout: Path | None = None) -> None:
         log = (self.run_dir.path / "logs" / f"{name}.log").open("wb")

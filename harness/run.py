@@ -73,21 +73,20 @@ class Run:
         self._journal = UndoJournal(self.run_dir.journal)
         observers = Observers(cell=self.cell, probes=self.scenario.probes, run_dir=self.run_dir)
         try:
-            observers.start()
-            self._warm_up(observers)
-            self._injure()
-            self._recover(observers)
-        except HarnessError as stopped:
-            error = stopped
-        except Exception as bug:
-            self.run_dir.write_text("logs/harness-traceback.txt", traceback.format_exc())
-            error = InfrastructureError(f"{type(bug).__name__}: {bug} (see logs/harness-traceback.txt of the run)")
-        self.gate.close()
+            try:
+                observers.start()
+                self._warm_up(observers)
+                self._injure()
+                self._recover(observers)
+            finally:
+                self.gate.close()  # here and not below: a signal on the way out still ends in the handler below
+        except Exception as stopped:
+            error = told(stopped, self.run_dir)
         self._heal()
         self.end_ns = now_ns()
-        observers.stop()
-        self._stages()
-        self._tell()
+        blind = observers.stop()
+        if blind and error is None:
+            error = InfrastructureError("; ".join(blind))
         self._collect()
         results = conclude(self.run_dir, self.scenario, meta=self.meta, error=error)
         return Outcome(run_dir=self.run_dir, results=results, error=error)
@@ -180,6 +179,8 @@ class Run:
 
     def _collect(self) -> None:
         steps: list[tuple[str, Callable[[], object]]] = [
+            ("stages", self._stages),
+            ("last words", self._tell),
             ("region files", lambda: collect.region_files(self.cell, self.run_dir)),
             ("node logs", lambda: collect.node_logs(self.cell, self.run_dir, WallOffset.measure())),
             ("cluster state", lambda: collect.cluster_state(self.cell, self.run_dir, "after")),
@@ -217,6 +218,15 @@ class Run:
 
     def _describe(self) -> str:
         return "; ".join([*(clock.describe() for clock in self._clocks.values()), *self._unrest])
+
+
+def told(error: Exception, run_dir: RunDir) -> HarnessError:
+    """The error as one line for a person; one that is not ours leaves its traceback in the logs of the run."""
+    if isinstance(error, HarnessError):
+        return error
+    with suppress(HarnessError):
+        run_dir.write_text("logs/harness-traceback.txt", "".join(traceback.format_exception(error)))
+    return InfrastructureError(f"{type(error).__name__}: {error} (see logs/harness-traceback.txt of the run)")
 
 
 def conclude(

@@ -25,7 +25,7 @@ from harness.lock import cell_lock
 from harness.nemesis import plan_rows
 from harness.region.books import Books, place_file
 from harness.region.cleanup import cleanup, leftovers
-from harness.run import Outcome, Run, Say, conclude
+from harness.run import Outcome, Run, Say, conclude, told
 from harness.rundir import RunDir
 from harness.scenario import Scenario
 from harness.topology import Topology
@@ -121,6 +121,11 @@ def standing_cell(resolved: Resolved, *, died: dict[str, Any] | None) -> Cell | 
         cell = cells.load(resolved.topology.cell)
     except HarnessError:
         return None
+    if cell.policy.name == resolved.policy.name and cell.policy != resolved.policy:
+        raise UsageError(
+            f"cell {resolved.topology.cell!r} is up with policy {cell.policy.name} as it was before it was changed: "
+            f"take it down with `pbx-chaos down`, what is measured on it would be told of the new one"
+        )
     if cell.policy.name != resolved.policy.name or cell.profile.name != resolved.profile.name:
         raise UsageError(
             f"cell {resolved.topology.cell!r} is up with policy {cell.policy.name} and PBX {cell.profile.name}: "
@@ -136,7 +141,10 @@ def standing_cell(resolved: Resolved, *, died: dict[str, Any] | None) -> Cell | 
 
 
 def run_once(resolved: Resolved, scenario: Scenario, *, say: Say) -> Outcome:
-    """One run of one scenario on a cell of its own, or on the standing one; the outcome is saved and summarised."""
+    """One run of one scenario on a cell of its own, or on the standing one; the outcome is saved and summarised.
+
+    What goes wrong before there is a run folder is raised; from then on it is the outcome's `error`.
+    """
     started = datetime.now(UTC)
     request = resolved.request
     with interrupts() as gate, cell_lock(request.cell, doing=f"run {scenario.name}") as held:
@@ -159,22 +167,30 @@ def run_once(resolved: Resolved, scenario: Scenario, *, say: Say) -> Outcome:
             run_dir.write_json("scenario.json", meta)
             run = Run(scenario=scenario, cell=cell, run_dir=run_dir, meta=meta, say=say, gate=gate)
             outcome = run.execute()
-        except HarnessError as error:
+        except Exception as error:
             gate.close()
-            conclude(run_dir, scenario, meta=meta, error=error)
-            raise
+            stopped = told(error, run_dir)
+            results = conclude(run_dir, scenario, meta=meta, error=stopped)
+            outcome = Outcome(run_dir=run_dir, results=results, error=stopped)
         finally:
-            gate.close()
-            if standing is None and cell is not None:
-                if _keep(request, run_dir):
-                    stand(cell)
-                    say(None, "cell", f"left standing: pbx-chaos status|shell|down --cell {request.cell}")
-                else:
-                    for thing in take_down(resolved.topology):
-                        say(None, "cell", f"left behind: {thing}")
+            try:
+                gate.close()
+            finally:  # a signal may come right before the gate closes, and before `cell` has its value
+                if standing is None:
+                    _give_back(resolved, cell, run_dir, say=say)
     if gate.seen and outcome.error is None:
         return replace(outcome, error=Aborted(f"stopped by {gate.seen} after the run; its results are kept"))
     return outcome
+
+
+def _give_back(resolved: Resolved, cell: Cell | None, run_dir: RunDir, *, say: Say) -> None:
+    """Take down the cell that a run brought up, or leave it standing where that was asked for."""
+    if cell is not None and _keep(resolved.request, run_dir):
+        stand(cell)
+        say(None, "cell", f"left standing: pbx-chaos status|shell|down --cell {resolved.request.cell}")
+        return
+    for thing in take_down(resolved.topology):
+        say(None, "cell", f"left behind: {thing}")
 
 
 def run_on(cell: Cell, resolved: Resolved, scenario: Scenario, *, say: Say) -> Outcome:
@@ -194,7 +210,12 @@ def _standing_mark(topology: Topology) -> Path:
 
 def take_down(topology: Topology) -> list[str]:
     """Remove a cell and everything that belongs to it; returns what could not be removed, in words."""
-    return [thing for thing in cells.down(topology) if "could NOT" in thing]
+    return not_removed(cells.down(topology))
+
+
+def not_removed(things: Sequence[str]) -> list[str]:
+    """Which of the things that a clean-up names it could not remove."""
+    return [thing for thing in things if "could NOT" in thing]
 
 
 def _keep(request: Request, run_dir: RunDir) -> bool:
