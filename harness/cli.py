@@ -8,10 +8,12 @@ from __future__ import annotations
 import errno
 import json
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from docker.errors import DockerException
 from typer.exceptions import TyperException
 
 from harness import admin, catalogue, doctor, session
@@ -56,12 +58,17 @@ def invoke(argv: list[str]) -> int:
         return _say_error("interrupted", 2)
     except HarnessError as error:
         return _say_error(str(error), error.exit_code)
+    except BrokenPipeError:
+        return 2
+    except DockerException as error:
+        return _say_error(f"Docker: {error}", 2)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             return _say_error("the disk is full: free some space; what was observed until then is kept", 2)
-        if error.errno == errno.EPIPE:
-            return 2
-        raise
+        return _say_error(f"{type(error).__name__}: {error}", 2)
+    except Exception as error:  # never exit code 1: that is a check that failed
+        traceback.print_exc()
+        return _say_error(f"this is a bug: {type(error).__name__}: {error}", 2)
     return int(code or 0)
 
 
@@ -197,9 +204,15 @@ def _print_documents(documents: list[dict[str, Any]], as_json: bool) -> None:
 
 
 def _removed(things: list[str]) -> int:
-    for thing in things:
+    left = session.not_removed(things)
+    removed = [thing for thing in things if thing not in left]
+    for thing in removed:
         print(f"removed  {thing}")
-    print("nothing of ours is left" if not things else f"{len(things)} things removed")
+    for thing in left:
+        print(f"LEFT     {thing}")
+    if left:
+        return _say_error(f"{len(left)} things could not be removed: see above, then try again", 2)
+    print(f"{len(removed)} things removed" if removed else "nothing of ours is left")
     return 0
 
 

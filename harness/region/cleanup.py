@@ -26,7 +26,7 @@ from harness.region.volume_control import VolumeControl
 from harness.topology import CELL_LABEL, Topology
 
 GONE_TIMEOUT_S = 10
-NO_DOCKER = "docker does not answer: containers and networks, if any, are left"
+NO_DOCKER = "containers and networks, if any, could NOT be removed: docker does not answer"
 
 
 def cleanup(topology: Topology) -> list[str]:
@@ -43,7 +43,8 @@ def cleanup(topology: Topology) -> list[str]:
         done += _remove_networks(client, topology)
     if topology.state_dir.exists():
         shutil.rmtree(topology.state_dir, ignore_errors=True)
-        done.append(f"state {topology.state_dir}" + (" (in part)" if topology.state_dir.exists() else ""))
+        whole = "" if not topology.state_dir.exists() else " could NOT be removed as a whole"
+        done.append(f"state {topology.state_dir}{whole}")
     return done
 
 

@@ -24,6 +24,10 @@ from harness.cli import invoke
         (["run", "active-node-crash", "--slot", "99"], 3, "slot must be 0-15"),
         (["run", "active-node-crash", "--repeat", "0"], 3, "--repeat"),
         (["run", "active-node-crash", "--no-such-option"], 3, "No such option"),
+        (["run", "active-node-crash", "--cell", "/etc"], 3, "a cell's name is at most 32 of"),
+        *((["up", "--cell", name], 3, "a cell's name is") for name in ("", "..", "a/b", "Pbx", "x" * 33)),
+        *(([command, "--cell", "../../home"], 3, "a cell's name is") for command in ("down", "abort", "status")),
+        (["shell", "active", "--cell", "/etc"], 3, "a cell's name is"),
         (["run"], 3, "Missing argument"),
         (["nonsense"], 3, "No such command"),
     ],
@@ -36,6 +40,31 @@ def test_bad_input_is_one_line_and_exit_3(
     assert words in said.err
     assert len(said.err.strip().splitlines()) == 1
     assert said.out == ""
+
+
+def test_what_nobody_foresaw_is_never_exit_1(monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    from docker.errors import APIError
+
+    from harness import catalogue
+
+    for error, words in (
+        (KeyError("x"), "this is a bug: KeyError: 'x'"),
+        (APIError("it is on fire"), "Docker: it is on fire"),
+        (PermissionError(13, "Permission denied", "f"), "PermissionError: [Errno 13] Permission denied: 'f'"),
+    ):
+        monkeypatch.setattr(catalogue, "listing", lambda error=error: (_ for _ in ()).throw(error))
+        assert invoke(["list"]) == 2
+        assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_what_could_not_be_removed_is_not_success(monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    from harness import admin
+
+    monkeypatch.setattr(admin, "clean", lambda: ["container a", "loop device /dev/loop7 could NOT be freed"])
+    assert invoke(["clean"]) == 2
+    said = capsys.readouterr()
+    assert said.out.splitlines() == ["removed  container a", "LEFT     loop device /dev/loop7 could NOT be freed"]
+    assert "1 things could not be removed" in said.err
 
 
 def test_a_scenario_file_that_does_not_load_says_why(tmp_path, capsys) -> None:  # type: ignore[no-untyped-def]
