@@ -112,9 +112,7 @@ class Cloud:
 
     def instance_state(self, instance_id: str) -> str:
         """pending, running, stopping, stopped, shutting-down or terminated."""
-        with _calling("DescribeInstances"):
-            answer = self._ec2.describe_instances(InstanceIds=[instance_id])
-        return str(answer["Reservations"][0]["Instances"][0]["State"]["Name"])
+        return str(self._instance(instance_id)["State"]["Name"])
 
     def stop(self, instance_id: str, *, power_off: bool) -> None:
         """Stop an instance: with `power_off` at once (SkipOsShutdown), otherwise the guest is shut down first."""
@@ -149,8 +147,7 @@ class Cloud:
             nonlocal seen
             seen = self.instance_state(instance_id)
             if seen == "stopped":
-                with _calling("StartInstances"):
-                    self._ec2.start_instances(InstanceIds=[instance_id])
+                self._start(instance_id)
             elif seen in ("shutting-down", "terminated"):
                 raise CloudError("StartInstances", "IncorrectInstanceState", f"{instance_id} is {seen}")
             return seen == "running"
@@ -218,7 +215,22 @@ class Cloud:
     def _wait_running(self, instance_id: str, name: str, timeout_s: float) -> None:
         state = self.wait_state(instance_id, "running", "shutting-down", "terminated", timeout_s=timeout_s)
         if state != "running":
-            raise CloudError("RunInstances", "Server.InternalError", f"{name} ({instance_id}) is {state} at launch")
+            why = self._instance(instance_id).get("StateReason", {}).get("Message") or "no reason given"
+            raise CloudError("RunInstances", "Server.InternalError", f"{name} is {state} at launch: {why}")
+
+    def _start(self, instance_id: str) -> None:
+        """Start it, unless somebody else's call came in between: then its state has changed, and is looked at again."""
+        try:
+            with _calling("StartInstances"):
+                self._ec2.start_instances(InstanceIds=[instance_id])
+        except CloudError as error:
+            if error.code != "IncorrectInstanceState":
+                raise
+
+    def _instance(self, instance_id: str) -> Mapping[str, Any]:
+        with _calling("DescribeInstances"):
+            answer = self._ec2.describe_instances(InstanceIds=[instance_id])
+        return cast("Mapping[str, Any]", answer["Reservations"][0]["Instances"][0])
 
     def _wait_volume(self, volume_id: str, what: str, good: Any, timeout_s: float) -> None:
         seen: tuple[VolumeAttachment | None, str] = (None, "nothing")

@@ -84,6 +84,7 @@ class FakeVolumes:
     places: dict[str, FakeAttachment | None] = field(default_factory=dict)
     mounted: set[str] = field(default_factory=set)
     fail_attach: bool = False
+    fail_detach: bool = False
 
     def create(self, volume_id: str, *, size_gib: int) -> None:
         self.places[volume_id] = None
@@ -96,6 +97,8 @@ class FakeVolumes:
         return "/dev/nvme1n1"
 
     def detach(self, volume_id: str, *, force: bool = False) -> None:
+        if self.fail_detach:
+            raise RuntimeError("losetup did not end")
         if volume_id in self.mounted and not force:
             raise VolumeBusy(volume_id)
         self.places[volume_id] = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import string
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from harness.errors import InfrastructureError
@@ -19,7 +19,7 @@ class HarnessKey:
     """The key with which the harness calls the region; readable by root only."""
 
     access_key_id: str
-    secret_access_key: str
+    secret_access_key: str = field(repr=False)
 
     def write(self, folder: Path) -> None:
         write_json(folder / KEY_FILE, asdict(self))

@@ -100,6 +100,8 @@ def describe_instances(plane: Plane, call: Call) -> bytes:
             continue
         state = plane.state_of(records[instance_id])
         _show_state(item, state)
+        if records[instance_id].reason:
+            put(item, "stateReason", {"code": "Server.InternalError", "message": records[instance_id].reason})
         keep[instance_id] = _matches(state, wanted)
         for mapping in item.findall("blockDeviceMapping/item/ebs"):
             overlay_attachment(mapping, places.get(mapping.findtext("volumeId") or ""))
@@ -146,7 +148,9 @@ def finish_launch(plane: Plane, instance_id: str) -> None:
     )
     with plane.machine_lock(instance_id):
         try:
-            if instance_id not in plane.instances.list():
+            if instance_id in plane.instances.list():  # made by a gateway that was killed before it ran
+                plane.instances.start(instance_id)
+            else:
                 plane.instances.launch(spec)
             plane.refresh_metadata(instance_id)
         except Exception as error:
@@ -177,8 +181,7 @@ def finish_start(plane: Plane, instance_id: str) -> None:
     """Worker: boot the machine, with the volumes that were attached while it was off."""
     with plane.machine_lock(instance_id):
         try:
-            if plane.instances.power(instance_id) != "on":
-                plane.instances.start(instance_id)
+            plane.instances.start(instance_id)
             connect_volumes(plane, instance_id)
             plane.refresh_metadata(instance_id)
         finally:

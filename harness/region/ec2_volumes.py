@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from contextlib import suppress
 from dataclasses import replace
@@ -23,7 +24,10 @@ def create_volume(plane: Plane, call: Call) -> bytes:
     refuse_dry_run(call)
     if call.get("SnapshotId"):
         raise AwsError("UnsupportedOperation", "This region has no snapshots.")
-    size_gib = int(call.require("Size"))
+    size = call.require("Size")
+    if not re.fullmatch(r"[1-9][0-9]{0,4}", size):
+        raise AwsError("InvalidParameterValue", f"Invalid value '{size}' for Size. Volumes have 1 to 16384 GiB.")
+    size_gib = int(size)
     with plane.state.lock:
         document = plane.books.call("CreateVolume", call.params)
         volume_id = document.root.findtext("volumeId") or ""
@@ -151,12 +155,13 @@ def finish_detach(plane: Plane, volume_id: str) -> None:
             return
         with plane.machine_lock(place.instance_id):
             try:
-                if plane.volumes.attachment(volume_id) is not None:
-                    plane.volumes.detach(volume_id, force=place.force)
-                plane.books.call("DetachVolume", {"VolumeId": volume_id, "InstanceId": place.instance_id})
-            except (VolumeBusy, AwsError):
-                pass
-            else:
+                freed = _disconnect(plane, volume_id, place)
+            except Exception:  # as after EC2's own failures it is attached, and can be told to detach again
+                with plane.state.lock:
+                    stuck = plane.state.volumes[volume_id]
+                    plane.state.put(replace(stuck, attachment=replace(place, state="attached", force=False)))
+                raise
+            if freed:
                 with plane.state.lock:
                     plane.state.put(replace(plane.state.volumes[volume_id], attachment=None))
                 return
@@ -194,6 +199,19 @@ def _connect(plane: Plane, volume_id: str, place: Attachment) -> None:
     pid = plane.instances.pid(place.instance_id)
     if pid is not None and plane.volumes.attachment(volume_id) is None:
         plane.volumes.attach(volume_id, instance_id=place.instance_id, guest_pid=pid, device=place.device)
+
+
+def _disconnect(plane: Plane, volume_id: str, place: Attachment) -> bool:
+    """Take the device from the guest and tell the books; False while the guest holds on to it or the books are away."""
+    try:
+        if plane.volumes.attachment(volume_id) is not None:
+            plane.volumes.detach(volume_id, force=place.force)
+        plane.books.call("DetachVolume", {"VolumeId": volume_id, "InstanceId": place.instance_id})
+    except VolumeBusy:
+        return False
+    except AwsError as error:  # a refusal: they have been told already, by a gateway that was killed right after
+        return error.status < 500
+    return True
 
 
 def _volume(plane: Plane, volume_id: str) -> Volume:

@@ -12,8 +12,6 @@ def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON, readable by root only, whole or not at all (a new file renamed into place)."""
     new = path.with_name(f".{path.name}.new")
     handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(handle, json.dumps(value).encode())
-    finally:
-        os.close(handle)
+    with os.fdopen(handle, "wb") as file:
+        file.write(json.dumps(value).encode())  # whole, or an error: a full disk takes a part without one
     new.replace(path)

@@ -70,12 +70,13 @@ class Instances:
 
     def launch(self, spec: InstanceSpec) -> None:
         """Make the machine and switch it on; returns when its init runs. Nothing is left of one that can't be made."""
+        metadata.write_facts(self._topology, _facts(spec))
         try:
             self._create(spec)
         except DockerException as error:
+            metadata.facts_path(self._topology, spec.instance_id).unlink(missing_ok=True)
             raise InfrastructureError(f"instance {spec.name} can't be made: {error}") from error
         try:
-            metadata.write_facts(self._topology, _facts(spec))
             self._boot(spec.instance_id)
         except BaseException:
             with suppress(Exception):
@@ -140,13 +141,17 @@ class Instances:
         self.power_off(instance_id)
 
     def start(self, instance_id: str) -> None:
-        """Switch the machine on again: its own disk, fresh /run, its volumes attached. A running one is left alone."""
+        """Switch the machine on again: its own disk, fresh /run, its volumes attached. A running one is left alone,
+        but for one that a killed gateway left half-wired: nobody would ever let its init run."""
         state = self._state(instance_id)
         if state is None:
             raise InfrastructureError(f"there is no instance {instance_id}")
-        if not state["Running"]:
-            self._release_volumes(instance_id)
-            self._boot(instance_id)
+        if state["Running"]:
+            if (Path("/proc") / str(state["Pid"]) / "root" / POWER_GOOD).exists():
+                return
+            self.power_off(instance_id)
+        self._release_volumes(instance_id)
+        self._boot(instance_id)
 
     def terminate(self, instance_id: str) -> None:
         """The machine is gone, what was on its own disk too; its volumes stay attached until they are detached."""

@@ -6,6 +6,7 @@ machine that loses its power does neither. Hence: links first, disks second (`Vo
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -54,12 +55,16 @@ def host_links(guest_pid: int) -> tuple[str, ...]:
 
 
 def set_link(name: str, *, up: bool) -> None:
-    """Set an interface of the host up or down; one that is gone is down."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket, suppress(OSError):
+    """Set an interface of the host up or down; one that is gone is down. OSError when the kernel refuses."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         request = struct.pack("16sh14x", name.encode(), 0)
-        flags: int = struct.unpack("16sh14x", fcntl.ioctl(any_socket, _SIOCGIFFLAGS, request))[1]
-        flags = flags | _IFF_UP if up else flags & ~_IFF_UP
-        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", name.encode(), flags))
+        try:
+            flags: int = struct.unpack("16sh14x", fcntl.ioctl(any_socket, _SIOCGIFFLAGS, request))[1]
+            flags = flags | _IFF_UP if up else flags & ~_IFF_UP
+            fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", name.encode(), flags))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
 
 
 def link_exists(name: str) -> bool:

@@ -26,6 +26,7 @@ from typing import Any
 from harness.errors import InfrastructureError
 from harness.region import background
 from harness.region.calls import BOOKS_ACCOUNT
+from harness.region.files import write_json
 from harness.topology import Topology
 
 ADDRESS = "169.254.169.254"
@@ -50,10 +51,7 @@ def write_facts(topology: Topology, facts: Facts) -> None:
     """Replace the facts of an instance, whole."""
     path = facts_path(topology, str(facts["instance_id"]))
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".writing")
-    new.touch(mode=0o600)
-    new.write_text(json.dumps(facts), encoding="utf-8")
-    new.replace(path)
+    write_json(path, dict(facts))
 
 
 def read_facts(topology: Topology, instance_id: str) -> dict[str, Any]:

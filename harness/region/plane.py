@@ -87,13 +87,14 @@ class Plane:
     def refresh_metadata(self, instance_id: str) -> None:
         """Put what moves (the public address, the interface's id) into the file that feeds the metadata service."""
         path = self.topology.state_dir / "metadata" / f"{instance_id}.json"
-        if not path.exists():
-            return
-        address = self.state.address_of(instance_id)
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        facts["public_ip"] = address.public_ip if address else None
-        facts["interface_id"] = self.state.instances[instance_id].interface_id
-        write_json(path, facts)
+        with self.state.lock:  # one after the other: what is written last is what is true last
+            if not path.exists():
+                return
+            address = self.state.address_of(instance_id)
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            facts["public_ip"] = address.public_ip if address else None
+            facts["interface_id"] = self.state.instances[instance_id].interface_id
+            write_json(path, facts)
 
 
 def refuse_dry_run(call: Call) -> None:

@@ -6,7 +6,7 @@ It holds the instances' secrets and is readable by root only.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import RLock
 
@@ -26,7 +26,7 @@ class Instance:
     private_ip: str
     interface_id: str
     access_key_id: str
-    secret_access_key: str
+    secret_access_key: str = field(repr=False)
     user_data: str = ""
     transition: Transition | None = None
     how: str = ""

@@ -21,6 +21,7 @@ from harness.command import TimedOut, run, wait_for
 from harness.errors import InfrastructureError
 from harness.region import background, guest_devices, loops
 from harness.region.disk import Switches
+from harness.region.files import write_json
 from harness.region.journal import Journal
 from harness.region.volume_control import ServerSilent, VolumeControl
 from harness.region.write_cache import PowerLoss
@@ -221,8 +222,8 @@ class Volumes:
         loop = attachment.loop
         assert loop is not None
 
-        def freed() -> bool:
-            return loops.backing_file(loop) != str(self._mount(volume_id))
+        def freed() -> bool:  # the file has lost its name where the server had to be killed
+            return loops.backing_file(loop) != str(self._mount(volume_id)) and not loops.nameless(loop)
 
         if not freed():
             loops.ask_to_free(loop)
@@ -312,9 +313,7 @@ class Volumes:
         return _State(**{**row, "attachment": Attachment(**row["attachment"]) if row["attachment"] else None})
 
     def _save(self, volume_id: str, state: _State) -> None:
-        new = self._folder(volume_id) / "state.new"
-        new.write_text(json.dumps(asdict(state)), encoding="utf-8")
-        new.replace(self._folder(volume_id) / "state.json")
+        write_json(self._folder(volume_id) / "state.json", asdict(state))
 
 
 def _is_mounted(attachment: Attachment) -> bool:

@@ -7,6 +7,7 @@ Not thread-safe: `harness.region.disk` holds the lock.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -83,9 +84,14 @@ class WriteCache:
         return PowerLoss(dropped_blocks=dropped, kept_blocks=len(kept))
 
     def _write_back(self, sectors: Iterable[int]) -> None:
+        """What could not be written (a full host) stays dirty: the next flush must not succeed without it."""
         for start, stop in _runs(sorted(sectors)):
-            data = b"".join(self._dirty.pop(sector) for sector in range(start, stop))
-            os.pwrite(self._fd, data, start * SECTOR_BYTES)
+            data = b"".join(self._dirty[sector] for sector in range(start, stop))
+            written = os.pwrite(self._fd, data, start * SECTOR_BYTES)
+            if written != len(data):
+                raise OSError(errno.ENOSPC, f"{written} of {len(data)} bytes reached the backing file")
+            for sector in range(start, stop):
+                del self._dirty[sector]
 
 
 def _runs(ordered: list[int], longest: int = 2048) -> Iterable[tuple[int, int]]:

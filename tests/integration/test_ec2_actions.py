@@ -26,6 +26,7 @@ from harness.cloud import Cloud
 from harness.command import wait_for
 from harness.region import ec2_addresses, ec2_instances, ec2_volumes, localstack
 from harness.region.books import Books, place_file
+from harness.region.calls import AwsError, Call
 from harness.region.cleanup import cleanup
 from harness.region.gateway import Gateway
 from harness.region.plane import Plane
@@ -187,7 +188,7 @@ def test_a_launch_that_fails_ends_terminated(site: Site) -> None:
     site.instances.fail_launch = True
     cloud = site.cloud()
     subnet = cloud.create_network(site.topology.vpc_subnet)
-    with pytest.raises(Exception, match="terminated at launch"):
+    with pytest.raises(Exception, match="a is terminated at launch: no such image"):
         cloud.run_instances({"a": "198.18.4.11"}, image="node:test", subnet_id=subnet, timeout_s=10)
     wait_for("the journal", lambda: [row["event"] for row in site.journal.rows] == ["operation_failed"], timeout_s=5)
 
@@ -453,3 +454,46 @@ def test_a_new_gateway_takes_up_what_the_old_one_left(site: Site, two: tuple[str
     wait_for("detached", lambda: plane.state.volumes[volume_id].attachment is None, timeout_s=5)
     assert site.addresses.table() == {IPv4Address(address.public_ip): site.topology.node_address(1)}
     plane.close()
+
+
+def test_a_detach_that_the_books_know_of_already_comes_to_its_end(site: Site, two: tuple[str, str]) -> None:
+    cloud = site.cloud()
+    volume_id = cloud.create_volume(size_gib=1)
+    cloud.attach(volume_id, two[0])
+    site.books.call("DetachVolume", {"VolumeId": volume_id, "InstanceId": two[0]})  # and then the gateway was killed
+    site.ec2().detach_volume(VolumeId=volume_id)
+    wait_for("detached", lambda: site.plane.state.volumes[volume_id].attachment is None, timeout_s=5)
+
+
+def test_a_detach_that_fails_can_be_asked_for_again(site: Site, two: tuple[str, str]) -> None:
+    cloud = site.cloud()
+    volume_id = cloud.create_volume(size_gib=1)
+    cloud.attach(volume_id, two[0])
+    site.volumes.fail_detach = True
+    site.ec2().detach_volume(VolumeId=volume_id)
+    wait_for("the journal", lambda: any(r["event"] == "operation_failed" for r in site.journal.rows), timeout_s=5)
+    place = cloud.volume_attachment(volume_id)
+    assert place is not None and place.state == "attached"
+    site.volumes.fail_detach = False
+    cloud.detach(volume_id, timeout_s=5)
+
+
+def test_a_start_that_somebody_else_overtakes_is_no_error(site: Site, two: tuple[str, str]) -> None:
+    site.ec2().stop_instances(InstanceIds=[two[0]])
+    site.cloud().wait_state(two[0], "stopped", timeout_s=5)
+    site.instances.gate.clear()
+    state = site.plane.state
+    state.put(replace(state.instances[two[0]], transition="stopping"))
+    site.cloud()._start(two[0])
+    state.put(replace(state.instances[two[0]], transition=None))
+    site.instances.gate.set()
+    site.cloud().ensure_started(two[0], timeout_s=5)
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "x", "100000"])
+def test_a_size_that_no_volume_has_is_refused(site: Site, size: str) -> None:
+    with pytest.raises(AwsError, match="InvalidParameterValue"):
+        ec2_volumes.create_volume(site.plane, Call(
+            service="ec2", action="CreateVolume", params={"Size": size, "AvailabilityZone": ZONE},
+            access_key_id=KEY, source="", request_id="r",
+        ))  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,13 @@ def test_the_root_group_is_never_frozen(host: Path) -> None:
     put(host / "proc/42/cgroup", "12:freezer:/\n")
     put(host / "cgroup/freezer/freezer.state", "THAWED")
     assert machine_power._freezer(42) is None
+
+
+@pytest.mark.parametrize(("number", "told"), [(errno.ENODEV, False), (errno.EPERM, True)])
+def test_a_link_that_the_kernel_does_not_cut_is_told(number: int, told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> bytes:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(machine_power.fcntl, "ioctl", refuse)
+    with pytest.raises(OSError) if told else nullcontext():
+        machine_power.set_link("veth0", up=False)

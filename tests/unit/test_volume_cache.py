@@ -95,3 +95,26 @@ def test_the_cache_is_bounded_and_writes_the_oldest_back_early(fd: int) -> None:
 
 def test_a_read_ends_with_the_volume(fd: int) -> None:
     assert cache(fd).read(SIZE - 10, 100) == bytes(10)
+
+
+def test_what_could_not_be_written_stays_unflushed(tmp_path: Path) -> None:
+    path = tmp_path / "backing"
+    path.write_bytes(bytes(SIZE))
+    handle = os.open(path, os.O_RDONLY)  # as on a host whose disk is full, a write fails
+    under_test = cache(handle)
+    under_test.write(SECTOR_BYTES, b"x" * SECTOR_BYTES)
+    for _ in range(2):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            under_test.flush()
+    assert under_test.dirty_blocks == 1
+    assert under_test.read(SECTOR_BYTES, 1) == b"x"
+    os.close(handle)
+
+
+def test_half_a_write_is_no_flush(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    under_test = cache(fd)
+    under_test.write(0, b"x" * SECTOR_BYTES * 2)
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: len(data) // 2)
+    with pytest.raises(OSError, match="512 of 1024 bytes"):
+        under_test.flush()
+    assert under_test.dirty_blocks == 2
