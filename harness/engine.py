@@ -6,6 +6,7 @@ from typing import Any
 
 import docker
 from docker.errors import DockerException
+from requests.exceptions import RequestException
 
 from harness.errors import InfrastructureError
 
@@ -17,7 +18,7 @@ def connect() -> Any:
     try:
         client = docker.from_env(timeout=60)
         client.ping()
-    except DockerException as error:
+    except (DockerException, RequestException) as error:
         raise InfrastructureError(f"no Docker engine answers ({_cause(error)}): {HINT}") from error
     return client
 

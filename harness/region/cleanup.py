@@ -101,7 +101,10 @@ def _networks(client: Any, topology: Topology) -> list[dict[str, Any]]:
 def _remove_containers(client: Any, topology: Topology) -> list[str]:
     """Kill them all, then remove them. One that can't die because of a deaf volume server gets it killed."""
     done = []
-    rows = _containers(client, topology)
+    try:
+        rows = _containers(client, topology)
+    except (DockerException, RequestException) as error:
+        return [f"the containers could NOT be listed: {error}"]
     pids = [pid for row in rows if (pid := _pid(client, row["Id"]))]
     for pid in pids:
         machine_power.kill_at_once(pid)
@@ -198,14 +201,18 @@ def _mounts(topology: Topology) -> Iterator[str]:
 def _remove_networks(client: Any, topology: Topology) -> list[str]:
     done = []
     try:
-        for row in _networks(client, topology):
+        rows = _networks(client, topology)
+    except (DockerException, RequestException) as error:
+        return [f"the networks could NOT be listed: {error}"]
+    for row in rows:
+        try:
             for container in client.api.inspect_network(row["Id"]).get("Containers") or {}:
                 with suppress(DockerException):
                     client.api.disconnect_container_from_network(container, row["Id"], force=True)
             client.api.remove_network(row["Id"])
             done.append(f"network {row['Name']}")
-    except NotFound:
-        pass
-    except (DockerException, RequestException) as error:
-        done.append(f"the networks could NOT be removed: {error}")
+        except NotFound:
+            continue
+        except (DockerException, RequestException) as error:
+            done.append(f"network {row['Name']} could NOT be removed: {error}")
     return done
