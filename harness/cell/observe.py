@@ -234,6 +234,13 @@ class Observer:
         return Op(time_ns=time_ns, process="ownership", f="ownership", type=kind, value=value, error=error)
 
 
+def invisible(watched: Watched, host: Host) -> list[str]:
+    """All nodes, when no cgroup of theirs is where it is looked for: on such a host nobody would ever own anything."""
+    if any(host.cgroup(node.container) for node in watched.nodes):
+        return []
+    return [node.name for node in watched.nodes]
+
+
 def watch(observer: Observer, writer: Writer, stop: threading.Event) -> None:
     """Sample on schedule until `stop`; ticks that were missed are left out, not made up for."""
     period_ns = round(PERIOD_S * NS_PER_S)
@@ -252,8 +259,12 @@ def main() -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    watched = Watched.of_cell(args.state_dir)
+    if unseen := invisible(watched, Host()):
+        print(f"no cgroup of {', '.join(unseen)} below {Host().cgroups}: who owns what can't be seen", file=sys.stderr)
+        return 1
     writer = Writer(args.out)
-    watch(Observer(watched=Watched.of_cell(args.state_dir), state_dir=args.state_dir), writer, stop)
+    watch(Observer(watched=watched, state_dir=args.state_dir), writer, stop)
     writer.close()
     return 0
 

@@ -143,6 +143,8 @@ def _read(name_or_path: str, folder: Path) -> tuple[str, str]:
     except FileNotFoundError:
         known = ", ".join(sorted(file.stem for file in folder.glob("*.toml"))) or "none"
         raise UsageError(f"no policy {name_or_path!r}; there are: {known} (or give the path of a .toml file)") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} can't be read: {error}") from None
 
 
 def _settings(text: str, source: str, folder: Path, *, extending: tuple[str, ...]) -> dict[str, Any]:

@@ -122,6 +122,8 @@ def load_profile(name_or_path: str, *, folder: Path = PROFILES) -> Profile:
         raise UsageError(
             f"no PBX profile {name_or_path!r}; there are: {known} (or give the path of a .toml file)"
         ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} can't be read: {error}") from None
     profile = replace(parse_profile(text, source=str(path)), folder=path.resolve().parent)
     if profile.agent == SHIPPED_AGENT:
         lacking = [name for name in COMMANDS if not os.access(profile.folder / name, os.X_OK)]

@@ -8,8 +8,10 @@ from harness.cell.node import Node
 from harness.command import CommandFailed
 
 LOOK = r"""
-nft list tables 2>/dev/null | grep -v '^table ip nat$' | sed 's/^/filter /'
-tc qdisc show 2>/dev/null | awk '$2 != "noqueue" { print "qdisc", $2, "on", $5 }'
+tables=$(nft list tables 2>/dev/null) || echo "packet filters can't be listed"
+echo "$tables" | grep -v -e '^table ip nat$' -e '^$' | sed 's/^/filter /'
+shaping=$(tc qdisc show 2>/dev/null) || echo "traffic shaping can't be listed"
+echo "$shaping" | awk '$1 == "qdisc" && $2 != "noqueue" { print "qdisc", $2, "on", $5 }'
 for folder in /proc/[0-9]*; do
     read -r stat <"$folder/stat" 2>/dev/null || continue
     case ${stat##*) } in [Tt]*) name=${stat#*(}; echo "stopped ${name%)*} (process ${folder#/proc/})" ;; esac

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cell.observe import Host, Observer, PowerBook, Watched, WatchedNode, has_mount
+from harness.cell.observe import Host, Observer, PowerBook, Watched, WatchedNode, has_mount, invisible
 
 VOLUME = "300 29 7:3 / /srv/pbx rw,noatime - xfs /dev/pbx-data rw\n"
 ROOT = "29 1 0:44 / / rw - overlay overlay rw\n"
@@ -169,3 +169,10 @@ def test_a_torn_line_of_the_journal_is_read_when_it_is_whole(tmp_path: Path) -> 
 )
 def test_only_a_block_device_on_the_data_dir_counts(mountinfo: str, expected: bool) -> None:
     assert has_mount(mountinfo, "/srv/pbx") is expected
+
+
+def test_a_host_on_which_no_node_can_be_seen_is_told_before_the_first_sample(tmp_path: Path) -> None:
+    made_up = MadeUpHost(tmp_path)
+    watched = made_up.observer.watched
+    assert invisible(watched, made_up.host) == []
+    assert invisible(watched, Host(proc=made_up.host.proc, cgroups=tmp_path / "elsewhere")) == ["pbx-1", "pbx-2"]

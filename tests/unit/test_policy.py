@@ -161,3 +161,12 @@ def test_unknown_policy_lists_the_known_ones() -> None:
 )
 def test_effective_token(corosync: Corosync, nodes: int, token_ms: int) -> None:
     assert effective_token_ms(corosync, nodes=nodes) == token_ms
+
+
+def test_a_file_that_can_not_be_read_says_why(tmp_path: Path) -> None:
+    folder, binary = tmp_path / "folder.toml", tmp_path / "binary.toml"
+    folder.mkdir()
+    binary.write_bytes(b"\xff\xfe")
+    for path, why in ((folder, "Is a directory"), (binary, "can't decode")):
+        with pytest.raises(UsageError, match=f"{path} can't be read: .*{why}"):
+            load_policy(str(path))

@@ -93,3 +93,10 @@ def test_a_profile_of_ones_own_needs_its_commands(tmp_path: Path) -> None:
     for name in COMMANDS:
         shutil.copy("/bin/true", tmp_path / name)
     assert load_profile(str(path)).folder == tmp_path
+
+
+def test_a_file_that_can_not_be_read_says_why(tmp_path: Path) -> None:
+    folder = tmp_path / "folder.toml"
+    folder.mkdir()
+    with pytest.raises(UsageError, match=r"can't be read: .*Is a directory"):
+        load_profile(str(folder))
