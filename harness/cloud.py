@@ -122,10 +122,6 @@ class Cloud:
             else:
                 self._ec2.stop_instances(InstanceIds=[instance_id])
 
-    def wait_not_running(self, instance_id: str, *, timeout_s: float) -> str:
-        """Until EC2 no longer says `running`; returns what it says instead."""
-        return self.wait_state(instance_id, "stopping", "stopped", "shutting-down", "terminated", timeout_s=timeout_s)
-
     def wait_state(self, instance_id: str, *states: str, timeout_s: float) -> str:
         """Until the instance is in one of `states`; returns which. `TimedOut` says what it was instead."""
         seen = "nothing"

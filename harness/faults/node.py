@@ -8,19 +8,23 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harness.clock import now_ns
+from harness.command import wait_for
 from harness.faults.targets import resolve
 from harness.faults.types import Landed
 
 if TYPE_CHECKING:
     from harness.cell.cell import Cell
 
+LAND_TIMEOUT_S = 30.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class PowerOff:
     """The node is gone within a moment, nothing flushed, nothing closed: EC2 StopInstances with SkipOsShutdown.
 
-    Landed when EC2 no longer says `running`. Locally the region's journal tells the moment the links were cut, which
-    is the earlier and exact one. Healed by starting the instance, unless someone (fencing) already did.
+    EC2 says `stopping` as soon as it was asked, which proves nothing: it landed when the region's journal tells that
+    the links were cut (the exact moment), or where there is no such journal when EC2 says `stopped`. Healed by starting
+    the instance, unless someone (fencing) already did.
     """
 
     target: str
@@ -44,18 +48,25 @@ class PowerOff:
         try:
             asked_ns = now_ns()
             cell.cloud.stop(node.instance_id, power_off=True)
-            cell.cloud.wait_not_running(node.instance_id, timeout_s=30)
-            cut_ns = cell.region_event("links_cut", instance_id=node.instance_id, since_ns=asked_ns)
-            yield Landed(
-                target=node.name,
-                at_ns=cut_ns or now_ns(),
-                observed_by="region journal: links cut" if cut_ns else "EC2: no longer running",
+            yield wait_for(
+                f"the power off of {node.name}",
+                lambda: _off(cell, node.name, node.instance_id, since_ns=asked_ns),
+                timeout_s=LAND_TIMEOUT_S,
             )
         finally:
             self.heal(cell)
 
     def heal(self, cell: Cell) -> None:
         cell.cloud.ensure_started(cell.node(self.target).instance_id, timeout_s=90)
+
+
+def _off(cell: Cell, name: str, instance_id: str, *, since_ns: int) -> Landed | None:
+    cut_ns = cell.region_event("links_cut", instance_id=instance_id, since_ns=since_ns)
+    if cut_ns is not None:
+        return Landed(target=name, at_ns=cut_ns, observed_by="region journal: links cut")
+    if cell.cloud.instance_state(instance_id) == "stopped":
+        return Landed(target=name, at_ns=now_ns(), observed_by="EC2: stopped")
+    return None
 
 
 def power_off(target: str) -> PowerOff:
