@@ -37,7 +37,15 @@ def load(run_dir: RunDir) -> Evidence:
         expected_faults=len(meta.get("timeline", ())),
         roles=meta.get("roles", {}),
         limits=meta.get("limits", {}),
+        periods_s={clock: timings[clock]["period_s"] for clock in clocks},
+        wall_drift_s=_drift_s(stages.get("wall_offset_ns") or {}),
+        unread=tuple(run_dir.read_json("unread.json") or ()),
     )
+
+
+def _drift_s(offsets_ns: dict[str, int]) -> float:
+    """By how much the wall clock moved against the run's between the readings that were taken."""
+    return (max(offsets_ns.values()) - min(offsets_ns.values())) / 1e9 if offsets_ns else 0.0
 
 
 def merged(run_dir: RunDir) -> list[Op]:

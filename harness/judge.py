@@ -29,6 +29,7 @@ def judge(evidence: Evidence, checkers: Sequence[Checker], *, meta: dict[str, An
     `not_run`. `outage` is the headline: the slowest clock's longest outage, null when no clock saw one.
     """
     checks = [_checked(checker, evidence) for checker in checkers]
+    clocks = {clock: _clock_row(evidence, clock) for clock in CLOCKS}
     head = slowest(evidence.outages)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -42,7 +43,7 @@ def judge(evidence: Evidence, checkers: Sequence[Checker], *, meta: dict[str, An
         "verdict": overall(checks),
         "error": None,
         "outage": _outage_row(head, limit_s=_limit_s(checks)) if head else None,
-        "outages": {clock: _clock_row(evidence, clock) for clock in CLOCKS},
+        "outages": clocks,
         "phases": _phase_rows(_path(evidence, head)),
         "checks": [asdict(check) for check in checks],
         "calls": None,
@@ -50,7 +51,7 @@ def judge(evidence: Evidence, checkers: Sequence[Checker], *, meta: dict[str, An
         "sip": None,
         "data": None,
         "faults": [_fault_row(f, evidence) for f in evidence.faults],
-        "not_run": [what for key, what in NOT_MEASURED.items() if key not in evidence.clocks],
+        "not_run": [what for key, what in NOT_MEASURED.items() if clocks.get(key) is None],
         "deviations": meta.get("deviations", []),
         "environment": meta.get("environment"),
     }
@@ -90,10 +91,13 @@ def _outage_row(outage: Outage, *, limit_s: float | None) -> dict[str, Any]:
 
 
 def _clock_row(evidence: Evidence, clock: str) -> dict[str, Any] | None:
-    """One clock: null when it was not measured, its longest outage otherwise (zero when there was none)."""
-    if clock not in evidence.clocks:
+    """One clock: null when it was not measured, its longest outage otherwise (zero when there was none).
+
+    A clock that never had a good answer and no outage either measured nothing: the run ended before it could.
+    """
+    outages = evidence.outages.get(clock, ())
+    if clock not in evidence.clocks or not (outages or any(op.type == "ok" for op in evidence.of(clock))):
         return None
-    outages = evidence.outages[clock]
     worst = slowest({clock: outages})
     return {
         "lower_s": round(worst.duration.lower_s, 3) if worst else 0.0,

@@ -62,6 +62,7 @@ class Run:
     _clocks: dict[str, Clock] = field(default_factory=dict)
     _nemesis: subprocess.Popen[bytes] | None = None
     _asked_ns: int = 0
+    _wall_ns: dict[str, int] = field(default_factory=dict)
     _unrest: list[str] = field(default_factory=lambda: ["cluster not asked yet"])
 
     def execute(self) -> Outcome:
@@ -102,6 +103,7 @@ class Run:
         )
         state = collect.cluster_state(self.cell, self.run_dir, "before")
         self.steady_ns = now_ns()
+        self._wall_ns["steady"] = WallOffset.measure().offset_ns
         self._stages()
         self._narrator.steady = True
         clocks = ", ".join(self._clocks)
@@ -178,11 +180,13 @@ class Run:
             self.say(None, "heal", str(error))
 
     def _collect(self) -> None:
+        offset = WallOffset.measure()
+        self._wall_ns["end"] = offset.offset_ns
         steps: list[tuple[str, Callable[[], object]]] = [
             ("stages", self._stages),
             ("last words", self._tell),
             ("region files", lambda: collect.region_files(self.cell, self.run_dir)),
-            ("node logs", lambda: collect.node_logs(self.cell, self.run_dir, WallOffset.measure())),
+            ("node logs", lambda: self._node_logs(offset)),
             ("cluster state", lambda: collect.cluster_state(self.cell, self.run_dir, "after")),
             ("left behind", lambda: self.run_dir.write_json("left-behind.json", self._left_behind())),
         ]
@@ -192,11 +196,18 @@ class Run:
             except Exception as error:
                 self.say(None, "collect", f"no {what}: {error}")
 
+    def _node_logs(self, offset: WallOffset) -> None:
+        unread = collect.node_logs(self.cell, self.run_dir, offset)
+        self.run_dir.write_json("unread.json", unread)
+        for what in unread:
+            self.say(None, "collect", f"no {what}")
+
     def _left_behind(self) -> list[str]:
         return [f"{fault.name} is not healed" for _, fault in self._journal.open_injuries()] + self.cell.left_behind()
 
     def _stages(self) -> None:
-        self.run_dir.write_json("stages.json", {"steady_ns": self.steady_ns, "end_ns": self.end_ns})
+        stages = {"steady_ns": self.steady_ns, "end_ns": self.end_ns, "wall_offset_ns": self._wall_ns}
+        self.run_dir.write_json("stages.json", stages)
 
     def _tell(self) -> None:
         for op in self._follower.new():

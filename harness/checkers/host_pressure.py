@@ -1,7 +1,8 @@
 """Was the host able to measure? A busy host makes a run unknown, neither fast nor slow.
 
-Three witnesses: a metronome that should tick every 10 ms and says how late it was, the kernel's pressure figures (PSI),
-and corosync's own complaint that it was not scheduled.
+Two witnesses decide: a metronome that should tick every 10 ms and says how late it was, and corosync's own complaint
+that it was not scheduled. The kernel's pressure figure (PSI) is told beside them: a failover is work, and on a small
+host some of it always waits.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from harness.results import CheckResult
 @dataclass(frozen=True, kw_only=True)
 class HostPressure:
     """Unknown when a tick came later than `max_late_ms` (half of SIP's T1 by default), or when more than `late_ratio`
-    of the seconds had a tick later than `late_ms`, when the metronome was silent for more than `max_silence_s`, or
-    when a corosync was not scheduled on a node that no fault held."""
+    of the seconds had a tick later than `late_ms`, when the metronome was silent for more than `max_silence_s`, when a
+    corosync was not scheduled on a node that no fault held, or when a node's logs could not be had."""
 
     name: str = "host_pressure"
     max_late_ms: float = 250.0
@@ -54,6 +55,8 @@ class HostPressure:
         if complaints:
             first = complaints[0]
             doubts.append(f"corosync on {first['reporter']} was not scheduled for {first['exec_ms']} ms")
+        if evidence.unread:
+            doubts.append(f"nobody knows what corosync said: {evidence.unread[0]}")
         if doubts:
             why = f"the host was too busy to measure: {'; '.join(doubts)}"
             return CheckResult(

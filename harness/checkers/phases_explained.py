@@ -12,6 +12,9 @@ from harness.checkers.types import Evidence
 from harness.phases import breakdown
 from harness.results import CheckResult, slowest
 
+MAX_DRIFT_S = 0.05
+"""More than any slewing does in a run of minutes (0.5 ms per second at most); a step is longer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PhasesExplained:
@@ -23,6 +26,9 @@ class PhasesExplained:
             if not evidence.clocks:
                 return CheckResult(name=self.name, verdict="unknown", why="no clock ran: nothing to explain")
             return CheckResult(name=self.name, verdict="pass", why="no outage to explain")
+        if evidence.wall_drift_s > MAX_DRIFT_S:
+            why = f"the wall clock moved by {evidence.wall_drift_s:.3f} s during the run: alerts can't be placed"
+            return CheckResult(name=self.name, verdict="unknown", why=why)
         path = breakdown(evidence, outage)
         if path is None:
             why = f"the outage seen by {outage.clock} never ended: its phases can't be told"

@@ -54,11 +54,16 @@ def unsettled(state: Mapping[str, Any], expected_nodes: Sequence[str]) -> list[s
     unclean = sorted(state.get("unclean", ()))
     if unclean:
         wrong.append(f"unclean: {', '.join(unclean)}")
+    if not state.get("quorum", True):
+        wrong.append("no quorum")
     if state["active"] is None:
         wrong.append("the resources are not all started on one node")
     stopped = [r["id"] for r in state["resources"] if r["role"] != "Started"]
     if stopped:
         wrong.append(f"not started: {', '.join(stopped)}")
+    blocked = [r["id"] for r in state["resources"] if r.get("blocked")]
+    if blocked:
+        wrong.append(f"blocked: {', '.join(blocked)}")
     if state["failed_actions"]:
         wrong.append(f"failed: {', '.join(state['failed_actions'])}")
     pending = sorted({str(entry["target"]) for entry in state["fencing"] if entry.get("status") == "pending"})

@@ -31,7 +31,9 @@ class Evidence:
     `cluster` maps the moments "before" and "after" to what `harness.cell.cluster` parsed then, as plain data;
     `left_behind` lists what a fault or a clean-up left, `None` when nobody looked. `roles` says which role (volume,
     filesystem, pbx, address, other) each resource of the policy has; `limits` are the policy's (`outage_limit_s`).
-    `alerts` are Pacemaker's alerts and what its logs add to them, `harness.collect` says which kinds there are.
+    `alerts` are Pacemaker's alerts and what its logs add, `harness.collect` says which kinds there are; `unread`
+    are logs that could not be had. `periods_s` says how often each clock asks; `wall_drift_s` is by how much the wall
+    clock, which stamps the logs, moved against the run's clock between steady state and end.
     """
 
     ops: Sequence[Op]
@@ -49,6 +51,9 @@ class Evidence:
     expected_faults: int = 0
     roles: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, float | None] = field(default_factory=dict)
+    periods_s: Mapping[str, float] = field(default_factory=dict)
+    wall_drift_s: float = 0.0
+    unread: Sequence[str] = ()
 
     def of(self, f: str) -> list[Op]:
         """All ops of one kind, in order of time."""

@@ -45,7 +45,8 @@ def headline(results: Mapping[str, Any]) -> str:
     worth = f"n=1, seed {results['seed']}, {results['system']}"
     outage = results.get("outage")
     if outage is None:
-        return f"no outage seen; {worth}" if results.get("outages") else f"nothing was measured; {worth}"
+        measured = any(row is not None for row in (results.get("outages") or {}).values())
+        return f"no outage seen; {worth}" if measured else f"nothing was measured; {worth}"
     limit = f"limit {outage['limit_s']:g}; " if outage["limit_s"] is not None else ""
     clock = CLOCK_WORDS.get(outage["clock"], outage["clock"])
     if not outage["ended"]:

@@ -150,6 +150,12 @@ SETTLED_DEFECTS: dict[str, tuple[Callable[[], Evidence], str, str]] = {
     ),
     "failed action": (cluster_after(failed_actions=["pbx_start_0 on pbx-3"]), "fail", "failed: pbx_start_0 on pbx-3"),
     "unexplained fencing": (cluster_after(fencing=FENCED_TWICE), "fail", "fenced although no fault hit it: pbx-3"),
+    "no quorum": (cluster_after(quorum=False), "fail", "no quorum"),
+    "resource blocked": (
+        cluster_after(resources=[{"id": "pbx", "role": "Started", "node": "pbx-2", "blocked": True}]),
+        "fail",
+        "blocked: pbx",
+    ),
     "fencing pending": (cluster_after(fencing=PENDING), "fail", "fencing still pending: pbx-1"),
     "nobody asked afterwards": (
         lambda: replace(clean(), cluster={"before": cluster("pbx-1"), "after": None}),
@@ -217,6 +223,10 @@ VACUOUS_DEFECTS: dict[str, tuple[Callable[[], Evidence], str]] = {
         lambda: unanswered("options", -9, 9),
         "the options clock had no good answer before the first fault",
     ),
+    "clock silent at the end": (
+        lambda: dropped("options", 20, 99),
+        "the options clock asked nothing in the last 28.1 s",
+    ),
     "no probe": (lambda: replace(clean(), clocks=()), "no probe ran"),
     "never steady": (lambda: replace(clean(), steady_ns=None), "the steady state was never reached"),
 }
@@ -275,6 +285,7 @@ PRESSURE_DEFECTS: dict[str, tuple[Callable[[], Evidence], str]] = {
     "no metronome": (lambda: spoiled(lambda o: None if o.f == "metronome" else o), "no metronome ran"),
     "metronome died": (lambda: dropped("metronome", 10, 99), "the metronome was silent for 39.0 s"),
     "metronome froze": (lambda: dropped("metronome", 10, 14), "the metronome was silent for 5.0 s"),
+    "a node's log not read": (lambda: replace(clean(), unread=["pbx-1: gone"]), "what corosync said: pbx-1: gone"),
     "corosync stalled": (
         lambda: with_alert(stalled(9.0, "pbx-2")),
         "corosync on pbx-2 was not scheduled for 1200 ms",
@@ -312,6 +323,7 @@ PHASES_DEFECTS: dict[str, tuple[Callable[[], Evidence], str]] = {
     "node never lost": (without_alerts("node"), "unexplained (bound"),
     "fencing not seen": (without_alerts("fencing", "fence_requested"), "1.90 s of 8.30 s"),
     "beginning of the fencing not seen": (without_alerts("fence_requested"), "1.80 s of 8.30 s"),
+    "the wall clock was set": (lambda: replace(clean(), wall_drift_s=2.5), "the wall clock moved by 2.500 s"),
     "outage never ended": (
         lambda: unanswered("options", 5, 99),
         "never ended",

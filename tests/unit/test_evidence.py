@@ -51,6 +51,14 @@ def test_torn_lines_of_a_killed_run_cost_only_themselves(tmp_path: Path) -> None
     assert evidence.end_ns == evidence.ops[-1].time_ns
 
 
+def test_what_could_not_be_read_and_a_clock_that_was_set_are_evidence_too(tmp_path: Path) -> None:
+    run = synthetic.write(tmp_path / "run")
+    assert (load(run).unread, load(run).wall_drift_s, load(run).periods_s["options"]) == ((), 0.0, 0.1)
+    run.write_json("unread.json", ["pbx-1: gone"])
+    run.write_json("stages.json", {"steady_ns": 1, "end_ns": 2, "wall_offset_ns": {"steady": 5, "end": 1_000_000_005}})
+    assert (load(run).unread, load(run).wall_drift_s) == (("pbx-1: gone",), 1.0)
+
+
 def test_a_fault_healed_by_another_process_is_healed() -> None:
     ops = [o for o in synthetic.nemesis_ops() if o.f == "fault"]
     journal = [{"n": 0, "state": state, "time_ns": at(t)} for state, t in (("landed", 5.1), ("healed", 40))]

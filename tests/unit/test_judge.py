@@ -98,6 +98,13 @@ def test_what_was_not_measured_is_not_run() -> None:
     assert {"the OPTIONS clock", "the new-call clock"} <= set(results["not_run"])
 
 
+def test_a_clock_that_never_got_an_answer_is_not_a_clock_without_an_outage() -> None:
+    silent = [o for o in synthetic.clean_ops() if o.f != "options"]
+    results = judged(evidence_of(silent))
+    assert results["outages"]["options"] is None
+    assert "the OPTIONS clock" in results["not_run"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Broken:
     name: str = "broken"

@@ -52,7 +52,10 @@ def test_an_outage_that_never_ended_is_not_given_an_end(results: dict[str, Any])
     assert "never ended, watched for" in terminal.headline(never)
 
 
-@pytest.mark.parametrize(("outages", "words"), [({"options": {}}, "no outage seen"), ({}, "nothing was measured")])
+@pytest.mark.parametrize(
+    ("outages", "words"),
+    [({"options": {}}, "no outage seen"), ({"options": None}, "nothing was measured"), ({}, "nothing was measured")],
+)
 def test_no_outage_and_no_measurement_are_different_things(
     results: dict[str, Any], outages: dict[str, Any], words: str
 ) -> None:
