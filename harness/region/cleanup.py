@@ -1,8 +1,9 @@
 """Takes away everything of a cell, whatever state it was left in: killed harness, hung volume, restarted Docker.
 
-The order matters: volumes lose their power first, so that no guest hangs in a disk; containers go before the loop
-devices they have mounted; processes before the FUSE mounts they serve. Each step is bounded and survives the failure
-of another; what could not be removed is said, never raised.
+The order matters: first those go who make things (a gateway may be launching a machine right now); then volumes lose
+their power, so that no guest hangs in a disk; containers go before the loop devices they have mounted; volume servers
+before the FUSE mounts they serve. Each step is bounded and survives the failure of another; what could not be removed
+is said, never raised.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from harness.region.volume_control import VolumeControl
 from harness.topology import CELL_LABEL, Topology
 
 GONE_TIMEOUT_S = 10
+VOLUME_SERVER = "harness.region.volume_server"
 NO_DOCKER = "containers and networks, if any, could NOT be removed: docker does not answer"
 
 
 def cleanup(topology: Topology) -> list[str]:
     """Remove all of the cell; returns what was removed, and what could not be. Idempotent."""
     client = _client()
-    done: list[str] = []
+    done = _end_processes(topology, but=VOLUME_SERVER)
     devices = _loops(topology)  # now: a file loses its name with the end of its FUSE server
     _cut_power(topology)
     done += _remove_containers(client, topology) if client else _if_docker_was_used(topology)
@@ -40,12 +42,13 @@ def cleanup(topology: Topology) -> list[str]:
     done += _free_loops(topology, devices | _loops(topology))
     done += _unmount(topology)
     if client:
+        done += _remove_containers(client, topology)  # what Docker was still making for one who was killed
         done += _remove_networks(client, topology)
     if topology.state_dir.exists():
         shutil.rmtree(topology.state_dir, ignore_errors=True)
         whole = "" if not topology.state_dir.exists() else " could NOT be removed as a whole"
         done.append(f"state {topology.state_dir}{whole}")
-    return done
+    return list(dict.fromkeys(done))
 
 
 def leftovers(topology: Topology) -> list[str]:
@@ -139,10 +142,12 @@ def _if_docker_was_used(topology: Topology) -> list[str]:
     return [NO_DOCKER] if topology.state_dir.exists() else []
 
 
-def _end_processes(topology: Topology) -> list[str]:
-    """Volume servers at once, they would wait for their last close; the others may end in order first."""
-    processes = background.marked(topology.cell)
-    servers = [pid for pid, command in processes.items() if "harness.region.volume_server" in command]
+def _end_processes(topology: Topology, *, but: str | None = None) -> list[str]:
+    """All, or all `but` those of a module. Volume servers at once, they would wait for their last close; the others
+    may end in order first."""
+    marked = background.marked(topology.cell)
+    processes = {pid: command for pid, command in marked.items() if but is None or but not in command}
+    servers = [pid for pid, command in processes.items() if VOLUME_SERVER in command]
     background.end(servers, grace_s=0)
     background.end(set(processes) - set(servers))
     return [
