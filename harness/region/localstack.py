@@ -105,7 +105,10 @@ def _health(books: Books) -> str:
 
 def _check(topology: Topology) -> None:
     api = docker_client().api
-    state = api.inspect_container(_name(topology))["State"]
+    try:
+        state = api.inspect_container(_name(topology))["State"]
+    except NotFound:
+        raise InfrastructureError(f"container {_name(topology)} (LocalStack) is gone") from None
     if not state["Running"]:
         said = api.logs(_name(topology), tail=1).decode(errors="replace").strip() or "it said nothing"
         raise InfrastructureError(f"LocalStack ended with {state['ExitCode']}: {said}")
