@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from docker.errors import DockerException
 
 from harness import engine, images
 from harness.errors import HarnessError, InfrastructureError
@@ -15,7 +18,14 @@ from harness.topology import STATE_ROOT
 FREE_BYTES_NEEDED = 2 * 1024**3
 """A cell with its volume, logs and captures stays far below; below this nothing is started."""
 
-TOOLS = {"ip": "iproute2", "nsenter": "util-linux", "losetup": "util-linux", "fusermount3": "fuse3"}
+TOOLS = {
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "losetup": "util-linux",
+    "umount": "mount",
+    "fusermount3": "fuse3",
+    "docker": "docker.io",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +60,7 @@ def require(out: Path) -> None:
 def _finding(name: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(name=name, ok=True, detail=check())
-    except HarnessError as error:
+    except (HarnessError, DockerException, OSError) as error:
         return Finding(name=name, ok=False, detail=str(error))
 
 
@@ -68,7 +78,11 @@ def _fuse() -> str:
             f"/dev/fuse can't be opened ({error.strerror}): load the fuse module (`modprobe fuse`), or in a container "
             f"allow the device (--device /dev/fuse)"
         ) from error
-    return "/dev/fuse opens"
+    try:
+        importlib.import_module("mfusepy")
+    except OSError as error:
+        raise InfrastructureError(f"libfuse3 is missing (`make setup` installs it on Debian): {error}") from error
+    return "/dev/fuse opens, libfuse is there"
 
 
 def _loop() -> str:
@@ -108,7 +122,7 @@ def _disk(out: Path) -> str:
 def _good_to_know() -> Iterator[Finding]:
     try:
         absent = images.missing(engine.connect())
-    except HarnessError:
+    except (HarnessError, DockerException, OSError):
         absent = []
     text = f"not built yet: {', '.join(absent)} (the first run builds them)" if absent else "built"
     yield Finding(name="images", ok=None, detail=text)

@@ -18,7 +18,7 @@ def connect() -> Any:
     try:
         client = docker.from_env(timeout=60)
         client.ping()
-    except (DockerException, RequestException) as error:
+    except (DockerException, RequestException, ValueError) as error:  # the last: a DOCKER_HOST that is no address
         raise InfrastructureError(f"no Docker engine answers ({_cause(error)}): {HINT}") from error
     return client
 
@@ -28,4 +28,4 @@ def _cause(error: BaseException) -> str:
     inner: BaseException = error
     while inner.__cause__ is not None or inner.__context__ is not None:
         inner = inner.__cause__ or inner.__context__ or inner
-    return getattr(inner, "strerror", None) or str(inner).splitlines()[0]
+    return getattr(inner, "strerror", None) or (str(inner).splitlines() or [type(inner).__name__])[0]

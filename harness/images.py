@@ -14,7 +14,6 @@ import io
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import DockerException, ImageNotFound
 from requests.exceptions import RequestException
 
 from harness import engine
@@ -166,7 +165,7 @@ def _build(client: Any, folder: Path, reference: str) -> None:
                 if "error" in row:
                     raise InfrastructureError(f"building {reference} failed: {row['error']}; {' | '.join(tail[-3:])}")
                 tail = [*tail[-20:], str(row.get("stream", "")).strip()]
-        except APIError as error:
+        except (DockerException, RequestException) as error:
             raise InfrastructureError(f"building {reference} failed: {error}") from error
 
 
@@ -187,7 +186,7 @@ def main() -> int:
     try:
         client = engine.connect()
         images = ensure(client, say=lambda line: print(f"images: {line}", flush=True), localstack=options.localstack)
-    except (InfrastructureError, subprocess.SubprocessError) as error:
+    except (InfrastructureError, DockerException, RequestException) as error:
         print(f"images: {error}", file=sys.stderr)
         return 2
     print(f"images: {', '.join(r for r in (images.node, images.net, images.localstack) if r)} are there")
