@@ -18,6 +18,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from docker.errors import DockerException
+
 from benchmarks import floor
 from harness import environment, session
 from harness.errors import HarnessError
@@ -78,11 +80,13 @@ def runs(policy: str, count: int, *, cell: str, slot: int) -> Series:
     for number in range(1, count + 1):
         began = time.monotonic()
         outcome = session.run_once(resolved, resolved.scenarios[0], say=lambda *_: None)
+        if outcome.error is not None:
+            raise outcome.error
         results = outcome.results
         series.total_s.append(time.monotonic() - began)
         series.verdicts.append(results["verdict"])
-        if results.get("outage") is None:
-            raise HarnessError(f"{policy}, run {number}: nothing was measured: {results.get('error')}")
+        if results["outage"] is None or results["phases"] is None:
+            raise HarnessError(f"{policy}, run {number}: no outage that ended was measured: {outcome.run_dir.path}")
         upper = results["outage"]["upper_s"]
         series.outage_s.append(upper)
         series.ready_s.append((outcome.run_dir.read_json("scenario.json") or {})["ready_s"])
@@ -134,7 +138,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         measured = figures(count=args.runs, floors=args.floor, cell=args.cell, slot=args.slot)
-    except HarnessError as error:
+    except (HarnessError, DockerException) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     OUT.parent.mkdir(parents=True, exist_ok=True)
