@@ -100,7 +100,7 @@ def _scenarios_in(path: Path) -> Iterator[Scenario]:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{path} can't be loaded: {type(error).__name__}: {error}") from error
     yield from (value for value in vars(module).values() if isinstance(value, Scenario))
 

@@ -1,7 +1,8 @@
 """The one actor that injures: plays a timeline in a process of its own and owns every heal.
 
 Each injury is written to the undo journal *before* it happens, so that whoever comes later can heal it: the nemesis on
-every way out (done, told to stop, or its parent gone), `pbx-chaos abort` and `pbx-chaos clean` from elsewhere.
+every way out (done, told to stop as by `pbx-chaos abort`, or its parent gone), and the run where the nemesis died. A
+cell whose harness was killed is not healed but removed, by `pbx-chaos clean` or the next run.
 `python -m harness.nemesis --cell NAME --plan FILE --journal FILE --out FILE --steady-ns T`
 """
 

@@ -72,6 +72,9 @@ def test_a_scenario_file_that_does_not_load_says_why(tmp_path, capsys) -> None: 
     broken.write_text("from harness.scenario import Scenario\nX = Scenario(name='Bad Name', probes=[], timeline=[])\n")
     assert invoke(["run", str(broken)]) == 3
     assert "a scenario's name is lower-case words" in capsys.readouterr().err
+    broken.write_text("raise SystemExit(0)")
+    assert invoke(["run", str(broken)]) == 3
+    assert "can't be loaded: SystemExit" in capsys.readouterr().err
 
 
 def test_no_docker_engine_says_what_to_do(monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
