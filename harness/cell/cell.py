@@ -29,6 +29,7 @@ from harness.errors import InfrastructureError
 from harness.images import Images
 from harness.region.cleanup import cleanup
 from harness.region.credentials import HarnessKey
+from harness.region.instances import INSTANCE_LABEL
 from harness.region.process import start_client, start_region
 from harness.region.router import client_name, container_pid, docker_client
 from harness.topology import REGION_NAME, ZONE, Topology
@@ -36,7 +37,6 @@ from harness.topology import REGION_NAME, ZONE, Topology
 NODES = 3
 VOLUME_GIB = 8
 CLIENTS = 1
-INSTANCE_LABEL = "pbx-chaos.instance"
 CELL_FILE = "cell.json"
 LAUNCH_TIMEOUT_S = 60.0
 FORM_TIMEOUT_S = 90.0

@@ -227,8 +227,8 @@ def _resource_problems(policy: Policy) -> list[str]:
         if resource.agent is None and resource.role != "pbx":
             wrong.append(f"{where}: agent is missing (only a pbx may leave it to the profile)")
         wrong += _unknown_names(f"{where}.meta", resource.meta, META_ATTRIBUTES, {})
-        wrong += _unknown_facts(where, resource.params)
-    wrong += _unknown_facts("fencing", policy.fencing.params)
+        wrong += unknown_facts(f"{where}.params", resource.params)
+    wrong += unknown_facts("fencing.params", policy.fencing.params)
     if not policy.of_role("pbx"):
         wrong.append("no resource has the role pbx")
     if policy.ordering == "parallel-address" and not (policy.of_role("filesystem") and policy.of_role("address")):
@@ -236,18 +236,17 @@ def _resource_problems(policy: Policy) -> list[str]:
     return wrong
 
 
-def _unknown_facts(where: str, params: Mapping[str, Scalar]) -> list[str]:
+def unknown_facts(where: str, params: Mapping[str, Scalar]) -> list[str]:
+    """What is wrong with the facts that parameters ask for in braces, in words; `where` is what errors call them."""
     wrong = []
     for key, value in params.items():
         try:
             asked = [name for _, name, _, _ in Formatter().parse(str(value)) if name is not None]
         except ValueError as error:
-            wrong.append(f"{where}.params.{key}: {error}")
+            wrong.append(f"{where}.{key}: {error}")
             continue
         wrong += [
-            f"{where}.params.{key}: no fact {{{name}}}; there are: {', '.join(FACTS)}"
-            for name in asked
-            if name not in FACTS
+            f"{where}.{key}: no fact {{{name}}}; there are: {', '.join(FACTS)}" for name in asked if name not in FACTS
         ]
     return wrong
 

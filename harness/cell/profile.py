@@ -12,12 +12,11 @@ import re
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from string import Formatter
 from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from harness.cell.policy import FACTS, Scalar
+from harness.cell.policy import Scalar, unknown_facts
 from harness.errors import UsageError
 
 PROFILES = Path(__file__).resolve().parents[2] / "fixtures" / "pbx"
@@ -163,12 +162,7 @@ def problems(profile: Profile) -> list[str]:
         wrong.append("sip: no port at all")
     if profile.agent == SHIPPED_AGENT and profile.params.get("profile") != profile.name:
         wrong.append(f"params.profile must be {profile.name!r}: it is where the agent finds the commands")
-    for key, value in profile.params.items():
-        asked = [name for _, name, _, _ in Formatter().parse(str(value)) if name is not None]
-        wrong += [
-            f"params.{key}: no fact {{{name}}}; there are: {', '.join(FACTS)}" for name in asked if name not in FACTS
-        ]
-    return wrong
+    return wrong + unknown_facts("params", profile.params)
 
 
 def _where(loc: tuple[Any, ...]) -> str:

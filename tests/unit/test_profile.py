@@ -60,6 +60,7 @@ def test_a_command_line_carries_where_it_runs() -> None:
         (("first = 100", "first = 300"), "first (300) is above last (199)"),
         (('profile = "mine"', 'profile = "other"'), "params.profile must be 'mine'"),
         (("{data_dir}", "{volume}"), "no fact {volume}"),
+        (("{data_dir}", "{data_dir"), "params.data_dir: expected '}'"),
         (('name = "mine"', 'name = "My PBX"'), "name"),
         (('main_process = "asterisk"', 'main_process = ""'), "main_process"),
         (('summary = "a PBX"', 'folder = "/tmp"'), "folder"),
