@@ -110,12 +110,15 @@ def tally(documents: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _tally(documents: Sequence[Mapping[str, Any]]) -> str:
     verdicts = [document["verdict"] for document in documents]
-    outages = sorted(d["outage"]["upper_s"] for d in documents if d.get("outage"))
+    seen = [d["outage"] for d in documents if d.get("outage")]
+    outages = sorted(outage["upper_s"] for outage in seen if outage["ended"])
     text = f"{verdicts.count('pass')} of {len(verdicts)} passed"
     if verdicts.count("pass") == len(verdicts):
         text += f" (true pass rate ≥ {_lower_bound(len(verdicts)):.0%} at 95 %)"
     if outages:
         text += f"; outage upper bound: median {median(outages):.2f} s, {outages[0]:.2f}–{outages[-1]:.2f} s"
+    if len(outages) < len(seen):
+        text += f"; {len(seen) - len(outages)} never ended"
     return text
 
 

@@ -79,6 +79,9 @@ def test_a_failure_comes_before_an_unknown_with_the_op_that_decides_it(tmp_path:
 def test_runs_are_counted_with_the_bound_that_their_number_allows(results: dict[str, Any]) -> None:
     text = "\n".join(terminal.tally([results] * 10))
     assert "10 of 10 passed (true pass rate ≥ 74% at 95 %)" in text
+    never = {**results, "outage": {**results["outage"], "upper_s": 99.0, "ended": False}}
+    assert terminal.tally([results, never])[0].endswith("; 1 never ended")
+    assert "99" not in terminal.tally([results, never])[0]
     mixed = terminal.tally([results, {**results, "verdict": "fail"}])[0]
     assert "1 of 2 passed;" in mixed
 
