@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 BASE_PYTHON ?= python3
 OUT ?= reports/runs
 
-.PHONY: demo test check setup soak bench clean uninstall
+.PHONY: help demo test check setup soak bench clean uninstall
 .DEFAULT_GOAL := help
 
 help:

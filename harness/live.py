@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.checkers.outage import IN_A_ROW
 from harness.history import Op
-
-DOWN_AFTER = 3
-"""Not-ok answers in a row after which the narrator calls a clock down."""
 
 WORDS = {"options": "OPTIONS", "register": "REGISTER", "new_call": "new calls", "media": "media"}
 """What a person calls the clocks."""
@@ -109,7 +107,7 @@ class Narrator:
         clock = self.clocks[op.f]
         clock.feed(op)
         words = WORDS.get(op.f, op.f)
-        if clock.not_ok_row == DOWN_AFTER and op.f not in self._down:
+        if clock.not_ok_row == IN_A_ROW and op.f not in self._down:
             self._down.add(op.f)
             yield op.time_ns, "down", f"{words} unanswered"
         elif op.type == "ok" and op.f in self._down:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from harness.clients.probes import ProbeProcess, ProbeSpec, start
 from harness.errors import InfrastructureError
+from harness.region import background
 from harness.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 
 CAPTURE_BYTES = 256
 """Bytes kept of each captured packet: all of RTP's header and payload token, the start of each SIP message."""
-
-
-def background_env(cell: str) -> dict[str, str]:
-    """The environment of a background process of ours: `pbx-chaos clean` finds it by this variable."""
-    return {**os.environ, "PBX_CHAOS_CELL": cell}
 
 
 @dataclass(kw_only=True)
@@ -90,5 +85,5 @@ class Observers:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                env=background_env(self.cell.topology.cell),
+                env=background.environment(self.cell.topology.cell),
             )

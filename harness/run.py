@@ -26,7 +26,8 @@ from harness.interrupts import Gate
 from harness.judge import judge
 from harness.live import Clock, Follower, Narrator
 from harness.nemesis import UndoJournal, plan_rows
-from harness.observers import Observers, background_env
+from harness.observers import Observers
+from harness.region import background
 from harness.report import summary
 from harness.rundir import RunDir
 from harness.scenario import Scenario
@@ -123,7 +124,7 @@ class Run:
         with (self.run_dir.path / "logs" / "nemesis.log").open("wb") as log:
             self._nemesis = subprocess.Popen(
                 argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
-                env=background_env(self.cell.topology.cell),
+                env=background.environment(self.cell.topology.cell),
             )  # fmt: skip
         nemesis = self._nemesis
         bound_s = self.scenario.last_heal_s + self.scenario.recover_s

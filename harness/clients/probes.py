@@ -6,7 +6,6 @@ does bends its clock; it appends its ops to `<out_dir>/<process>.jsonl`. A new f
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 from harness.clients.new_call import PASSWORD
 from harness.errors import InfrastructureError
+from harness.region import background
 
 ClockName = Literal["options", "new_call"]
 
@@ -104,7 +104,7 @@ def start(spec: ProbeSpec, *, cell: CellLike, netns_pid: int, out_dir: Path) -> 
     log = logs / f"{spec.clock}.log"
     argv = ["nsenter", "-t", str(netns_pid), "-n", sys.executable, *arguments(spec, cell)]
     argv += ["--out", str(out_dir / f"{spec.clock}.jsonl")]
-    env = {**os.environ, "PBX_CHAOS_CELL": cell.topology.cell, PASSWORD: str(cell.profile.extensions.password)}
+    env = background.environment(cell.topology.cell) | {PASSWORD: str(cell.profile.extensions.password)}
     with log.open("wb") as said:
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True, env=env

@@ -36,8 +36,13 @@ def start(
             stdout=file if stdout is None else stdout,
             stderr=file,
             start_new_session=True,
-            env={**os.environ, MARK: cell},
+            env=environment(cell),
         )
+
+
+def environment(cell: str) -> dict[str, str]:
+    """The environment of a background process of a cell: `pbx-chaos clean` finds it by this."""
+    return {**os.environ, MARK: cell}
 
 
 def marked(cell: str | None = None) -> dict[int, str]:
