@@ -28,6 +28,7 @@ from harness.live import Clock, Follower, Narrator
 from harness.nemesis import UndoJournal, plan_rows
 from harness.observers import Observers
 from harness.region import background
+from harness.region.process import dead_parts
 from harness.report import summary
 from harness.rundir import RunDir
 from harness.scenario import Scenario
@@ -86,7 +87,7 @@ class Run:
             error = told(stopped, self.run_dir)
         self._heal()
         self.end_ns = now_ns()
-        blind = observers.stop()
+        blind = observers.stop() + dead_parts(self.cell.topology)
         if blind and error is None:
             error = InfrastructureError("; ".join(blind))
         self._collect()

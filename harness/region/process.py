@@ -27,7 +27,7 @@ from harness.region.files import write_json
 from harness.region.router import create_networks, interfaces, load_rules, start_client, start_router
 from harness.topology import Topology
 
-__all__ = ["Region", "region_state", "start_client", "start_gateway", "start_region", "stop_region"]
+__all__ = ["Region", "dead_parts", "region_state", "start_client", "start_gateway", "start_region", "stop_region"]
 
 START_TIMEOUT_S = 30.0
 TIMINGS = ("instant",)
@@ -111,6 +111,18 @@ def region_state(topology: Topology) -> dict[str, Any]:
         return _get(topology, "state", timeout_s=5)
     except OSError as error:
         raise InfrastructureError(f"the region of {topology.cell} does not answer ({error}): is it up?") from error
+
+
+def dead_parts(topology: Topology) -> list[str]:
+    """The region's parts that do not run any more, in words: what is measured without them says nothing of the cell."""
+    running = " ".join(background.marked(topology.cell).values())
+    books = Books.read(place_file(topology))
+    parts = ["gateway", "icmp"] + (["books"] if books is not None and books.kind == "moto" else [])
+    return [
+        f"the region's {part} has died: see logs/region-{part}.log of the run"
+        for part in parts
+        if f"harness.region.{part} " not in running
+    ]
 
 
 def _get(topology: Topology, what: str, *, timeout_s: float) -> dict[str, Any]:
