@@ -5,6 +5,7 @@ The same calls work against the local region and against AWS; today only the loc
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -28,6 +30,13 @@ POLL_S = 0.05
 INSTANCE_TYPE: Final = "m5.large"
 DEVICE = "/dev/sdf"
 """Where the data volume is attached; the name a guest sees differs (Nitro), agents resolve by volume id."""
+
+_NOBODYS_SETTINGS: Any = {
+    "profile": (None, None, None, None),
+    "config_file": (None, None, os.devnull, None),
+    "credentials_file": (None, None, os.devnull, None),
+}
+"""The AWS profile and files of whoever runs the harness have no say here: a wrong one would stop every call."""
 
 
 class CloudError(InfrastructureError):
@@ -68,7 +77,10 @@ class Cloud:
             proxies={},
         )
         session = boto3.session.Session(
-            aws_access_key_id=access_key_id, aws_secret_access_key=secret_access_key, region_name=REGION_NAME
+            aws_access_key_id=access_key_id,
+            aws_secret_access_key=secret_access_key,
+            region_name=REGION_NAME,
+            botocore_session=botocore.session.Session(session_vars=_NOBODYS_SETTINGS),
         )
         self._ec2: EC2Client = session.client("ec2", endpoint_url=endpoint_url, config=config)
 
