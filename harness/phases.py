@@ -22,6 +22,14 @@ PASS_ON_S = 2.5
 """How long Pacemaker may take from one resource's result to the next one's action and still be said to decide: its
 controller sleeps 1-2 s while updates of its information base are pending. What takes longer has another reason."""
 
+DECIDE_S = 3.5
+"""How long Pacemaker may take from news (a loss, a fencing, a failed monitor) to its next action: it sleeps 1-2 s while
+updates are pending, then computes; 2.2 s is the longest seen on a healthy host. What goes beyond is not explained."""
+
+ANSWER_S = 3.0
+"""How long after the last start the first good answer may come: a call's deadline and its periods. What goes beyond is
+not explained: something was still missing that no fact tells."""
+
 EPSILON_NS = 50_000_000
 """How much two facts may overlap and still follow each other: Pacemaker's stamps step by 4 ms and arrive late."""
 
@@ -206,9 +214,10 @@ def _actions(evidence: Evidence, alerts: Sequence[dict[str, Any]]) -> list[Span]
 def _decides(detects: Sequence[Span], fences: Sequence[Span], actions: Sequence[Span], *, blind: bool) -> list[Span]:
     """The cluster's own time: from each thing that ended to the next that it began.
 
-    After news from outside - a loss, a failed monitor, a fencing - the cluster computes a transition, however long that
-    takes. From one resource to the next it only passes on, and more than `PASS_ON_S` of that is not explained. When
-    there was a fencing that nobody saw (`blind`), the time from a loss to the next action is not only the cluster's.
+    After news from outside - a loss, a failed monitor, a fencing - the cluster computes a transition: `DECIDE_S` of it
+    are its own time, the rest is not explained. From one resource to the next it only passes on, and what takes longer
+    than `PASS_ON_S` is not explained at all. When there was a fencing that nobody saw (`blind`), the time from a loss
+    to the next action is not only the cluster's.
     """
     news = [*detects, *fences]
     spans = []
@@ -220,7 +229,8 @@ def _decides(detects: Sequence[Span], fences: Sequence[Span], actions: Sequence[
         if (blind and last in detects) or (last not in news and action.start_ns - last.end_ns > PASS_ON_S * 1e9):
             continue
         source = f"from [{last.source}] to [{action.source}]"
-        spans.append(Span(phase="decide", start_ns=last.end_ns, end_ns=action.start_ns, source=source))
+        until_ns = min(action.start_ns, last.end_ns + round(DECIDE_S * 1e9))
+        spans.append(Span(phase="decide", start_ns=last.end_ns, end_ns=until_ns, source=source))
     return spans
 
 
@@ -255,12 +265,14 @@ def _split_detach(actions: Sequence[Span], detaches: Sequence[Span]) -> list[Spa
 
 
 def _answer(actions: Sequence[Span], *, start_ns: int, end_ns: int) -> list[Span]:
-    """From the last start to the first good answer; nothing while a start is still running, that one was waited for."""
+    """From the last start to the first good answer, at most its last `ANSWER_S`; nothing while a start is still
+    running: that one was waited for."""
     starts = [s for s in actions if s.phase != "stop" and s.end_ns > start_ns]
     if not starts or any(s.end_ns >= end_ns for s in starts):
         return []
     last = max(s.end_ns for s in starts)
-    return [Span(phase="answer", start_ns=last, end_ns=end_ns, source="last start; first good answer")]
+    begin = max(last, end_ns - round(ANSWER_S * 1e9))
+    return [Span(phase="answer", start_ns=begin, end_ns=end_ns, source="last start; first good answer")]
 
 
 def _role(evidence: Evidence, resource: str) -> str | None:

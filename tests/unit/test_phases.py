@@ -202,6 +202,25 @@ def test_a_long_silence_between_two_resources_is_not_explained() -> None:
     assert told(with_alerts(rows), outage(4.9, 13.1))["unexplained"] == pytest.approx(2.6)
 
 
+def test_what_the_cluster_takes_longer_than_it_ever_does_to_decide_is_not_explained() -> None:
+    rows = [a for a in synthetic.alerts() if a["kind"] != "resource" and not a["kind"].startswith("fenc")]
+    lost_at = (max(a["time_ns"] for a in rows if a["kind"] == "node" and a["desc"] == "lost") - at(0)) / 1e9
+    late = [action(lost_at + 9.0, lost_at + 9.5, "start", "pbx")]
+    quiet = {"before": synthetic.cluster("pbx-1"), "after": synthetic.cluster("pbx-2")}
+    seconds = told(with_alerts([*rows, *late], cluster=quiet, cloud_calls=()), outage(4.9, lost_at + 9.6))
+    assert seconds["decide"] < 3.6
+    assert seconds["unexplained"] > 5.0
+
+
+def test_an_answer_long_after_the_last_start_is_not_explained() -> None:
+    last = (
+        max(a["time_ns"] for a in synthetic.alerts() if a["kind"] == "resource" and a["task"] == "start") - at(0)
+    ) / 1e9
+    seconds = told(clean(), outage(4.9, last + 8.0))
+    assert seconds["answer"] == pytest.approx(3.0)
+    assert seconds["unexplained"] == pytest.approx(5.0)
+
+
 def test_a_second_node_lost_on_the_way_counts_from_its_own_fault() -> None:
     faults = [
         FaultRecord(name="a", target="pbx-1", asked_ns=at(5), landed_ns=at(5.02), healed_ns=None),
