@@ -193,6 +193,7 @@ class Instances:
             cap_add=["NET_ADMIN", "SYS_ADMIN"],
             device_cgroup_rules=["b 7:* rmw"],
             security_opt=["apparmor=unconfined"] if apparmor else None,
+            use_config_proxy=False,  # a host's proxy settings must not come between a guest and its EC2 API
             labels={
                 CELL_LABEL: self._topology.cell,
                 ROLE_LABEL: "instance",
