@@ -6,6 +6,7 @@ after it, whatever happened in between. Ruins of an earlier, killed run under th
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from harness.cell.cell import Cell
 from harness.cell.facts import CONTAINER_DEVIATIONS
 from harness.cell.policy import Policy, load_policy
 from harness.cell.profile import Profile, load_profile
-from harness.errors import Aborted, HarnessError, UsageError
+from harness.errors import Aborted, HarnessError, InfrastructureError, UsageError
 from harness.interrupts import Gate, interrupts
 from harness.lock import cell_lock
 from harness.nemesis import plan_rows
@@ -229,7 +230,8 @@ def _create_run_dir(request: Request, scenario: Scenario, started: datetime) -> 
     try:
         return RunDir.create(request.out, scenario=scenario.name, seed=request.seed, started=started)
     except OSError as error:
-        raise UsageError(f"--out {request.out}: can't write there: {error.strerror}") from error
+        kind = InfrastructureError if error.errno == errno.ENOSPC else UsageError
+        raise kind(f"--out {request.out}: can't write there: {error.strerror}") from error
 
 
 def _fidelity(resolved: Resolved) -> str:

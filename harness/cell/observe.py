@@ -213,6 +213,15 @@ class Observer:
         return self._op(began, "ok", value)
 
     def _look(self) -> dict[str, Any]:
+        """One sample. The nodes are looked at one after the other: two owners count when a second look sees both, too,
+        or an orderly move in between would look like one."""
+        seen = self._glance()
+        if max(len(seen["mounted"]), len(seen["pbx"])) < 2:
+            return seen
+        again = self._glance()
+        return again | {what: [name for name in seen[what] if name in again[what]] for what in ("mounted", "pbx")}
+
+    def _glance(self) -> dict[str, Any]:
         owner = self._owner()
         mounted, pbx, powered = [], [], []
         looks = [(guest.node, guest.look(self._number)) for guest in self._guests]

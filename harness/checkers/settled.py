@@ -37,12 +37,36 @@ class Settled:
         hit = {fault.target for fault in evidence.faults if fault.landed_ns is not None}
         unexplained = sorted(set(fenced) - hit)
         metrics = {"fenced": fenced}
+        again = fenced_after_return(evidence)
+        if again:
+            why = f"fenced again after it had been healed and was back: {', '.join(again)}"
+            return CheckResult(name=self.name, verdict="fail", why=why, metrics=metrics)
         if unexplained:
             why = f"fenced although no fault hit it: {', '.join(unexplained)}"
             return CheckResult(name=self.name, verdict="fail", why=why, metrics=metrics)
         count = len(evidence.expected_nodes)
         why = f"{count} of {count} nodes online, all resources on {after['active']}, nothing failed"
         return CheckResult(name=self.name, verdict="pass", why=why, metrics=metrics)
+
+
+def fenced_after_return(evidence: Evidence) -> list[str]:
+    """Nodes that were healed, seen as a member again, and then fenced although no later fault hit them."""
+    found = set()
+    for alert in (a for a in evidence.alerts if a["kind"] == "fence_requested"):
+        faults = [
+            f for f in evidence.faults if f.target == alert["node"] and f.landed_ns and f.landed_ns <= alert["time_ns"]
+        ]
+        last = max(faults, key=lambda f: f.landed_ns or 0, default=None)
+        if last is None or last.healed_ns is None:
+            continue
+        back = any(
+            a["kind"] == "node" and a["node"] == alert["node"] and a["desc"] == "member"
+            and last.healed_ns < a["time_ns"] < alert["time_ns"]
+            for a in evidence.alerts
+        )  # fmt: skip
+        if back:
+            found.add(str(alert["node"]))
+    return sorted(found)
 
 
 def unsettled(state: Mapping[str, Any], expected_nodes: Sequence[str]) -> list[str]:

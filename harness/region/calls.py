@@ -121,7 +121,6 @@ class CallLog:
             "time_ns": time_ns,
             "took_ms": round(took_ms, 3),
             "who": who,
-            "access_key_id": call.access_key_id,
             "source": call.source,
             "service": call.service,
             "action": call.action,

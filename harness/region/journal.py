@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from threading import Lock
 from typing import Any
 
@@ -25,13 +26,20 @@ class Journal:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._fd = os.open(topology.state_dir / FILE_NAME, flags, 0o644)
         self._lock = Lock()
+        self._unwritten = b""
 
     def record(self, event: str, *, time_ns: int | None = None, **facts: Any) -> int:
-        """Write `event` with its facts; returns its time (CLOCK_MONOTONIC, ns): `time_ns`, or now."""
+        """Write `event` with its facts; returns its time (CLOCK_MONOTONIC, ns): `time_ns`, or now.
+
+        Never raises, so that a full disk can't stop a power-off half-way: what could not be written is written before
+        the next row.
+        """
         at = now_ns() if time_ns is None else time_ns
         row = json.dumps({"time_ns": at, "event": event, **facts}, separators=(",", ":"), default=str)
-        with self._lock:
-            os.write(self._fd, row.encode() + b"\n")
+        with self._lock, suppress(OSError):
+            self._unwritten += row.encode() + b"\n"
+            while self._unwritten:
+                self._unwritten = self._unwritten[os.write(self._fd, self._unwritten) :]
         return at
 
     def close(self) -> None:

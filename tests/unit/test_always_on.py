@@ -137,6 +137,14 @@ def cluster_after(**changes: Any) -> Callable[[], Evidence]:
     return lambda: replace(clean(), cluster={"before": cluster("pbx-1"), "after": state})
 
 
+def fenced_again(*, after_s: float) -> Evidence:
+    """The injured node is healed, becomes a member again, and is fenced once more `after_s` later."""
+    healed_ns = max(f.healed_ns for f in clean().faults if f.healed_ns is not None)
+    back = {**synthetic.alert(0, "node", "pbx-1", desc="member"), "time_ns": healed_ns + 1_000_000_000}
+    again = {**synthetic.alert(0, "fence_requested", "pbx-1"), "time_ns": back["time_ns"] + round(after_s * 1e9)}
+    return replace(clean(), alerts=[*clean().alerts, back, again])
+
+
 FENCED_TWICE = cluster("pbx-2", fenced=["pbx-1", "pbx-3"])["fencing"]
 PENDING = [{"target": "pbx-1", "action": "off", "status": "pending", "completed": None}]
 SETTLED_DEFECTS: dict[str, tuple[Callable[[], Evidence], str, str]] = {
@@ -173,6 +181,11 @@ SETTLED_DEFECTS: dict[str, tuple[Callable[[], Evidence], str, str]] = {
         "not at rest before: the resources are not all started on one node",
     ),
     "nodes not known": (lambda: replace(clean(), expected_nodes=()), "unknown", "not known which nodes"),
+    "fenced again after it was healed and back": (
+        lambda: fenced_again(after_s=1.0),
+        "fail",
+        "fenced again after it had been healed and was back: pbx-1",
+    ),
     "fencing of a node whose fault did not land": (
         lambda: replace(clean(), faults=[replace(f, landed_ns=None, target=None) for f in clean().faults]),
         "fail",
