@@ -93,6 +93,14 @@ def test_two_owners_are_seen(made_up: MadeUpHost) -> None:
     assert made_up.value()["mounted"] == made_up.value()["pbx"] == ["pbx-1", "pbx-2"]
 
 
+def test_an_orderly_move_between_two_looks_is_not_two_owners(
+    made_up: MadeUpHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = iter([{"mounted": ["pbx-1", "pbx-2"], "pbx": ["pbx-2"]}, {"mounted": ["pbx-2"], "pbx": ["pbx-2"]}])
+    monkeypatch.setattr(Observer, "_glance", lambda _: {"address": None, "powered": [], **next(seen)})
+    assert made_up.value()["mounted"] == ["pbx-2"]
+
+
 def test_a_shell_that_becomes_the_pbx_is_noticed(made_up: MadeUpHost) -> None:
     made_up.process("c1", 110, "sh")
     assert made_up.value()["pbx"] == []
