@@ -75,6 +75,28 @@ def test_a_full_disk_is_named_before_anything_starts(tmp_path: Path) -> None:
     assert "GiB free" in done.stderr
 
 
+@pytest.mark.soak
+def test_a_disk_that_fills_up_in_the_middle_ends_the_run_with_2_healed_and_cleaned_up(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2100m", "pbx-cli-fills", str(tmp_path)], check=True)
+    try:
+        process = start(run_crash(tmp_path))
+        run_dir = tmp_path / "active-node-crash" / "latest"
+        wait_for("the fault", lambda: '"landed"' in read(run_dir / "undo.jsonl"), timeout_s=120)
+        subprocess.run(["sh", "-c", f"head -c 3G /dev/zero > {tmp_path}/ballast"], stderr=subprocess.DEVNULL)
+        _, stderr = process.communicate(timeout=180)
+        assert process.returncode == 2, stderr
+        assert "full" in stderr.strip().splitlines()[-1] or "No space left" in stderr.strip().splitlines()[-1], stderr
+        assert '"healed"' in read(run_dir / "undo.jsonl") or traces(CELL) == []
+        assert read(run_dir / "history.d" / "options.jsonl").count("\n") > 100
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+    assert traces(CELL) == []
+
+
+def read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
 def test_no_fuse_device_is_named_before_anything_starts() -> None:
     without_devices = 'mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && exec "$@"'
     argv = ["unshare", "-m", "sh", "-c", without_devices, "sh", *command(["up", *HERE])]
