@@ -178,10 +178,10 @@ def serve(topology: Topology, *, vpc_interface: str, internet_interface: str) ->
     while True:
         for key, _ in selector.select():
             listener: socket.socket = key.fileobj  # type: ignore[assignment]
-            packet = listener.recv(65535)
-            sent_on = translate(packet, from_vpc=key.data, table=_load(path), topology=topology)
-            if sent_on is not None:
-                with suppress(OSError):
+            with suppress(OSError):  # an interface that is down for a moment, a host that can't be reached
+                packet = listener.recv(65535)
+                sent_on = translate(packet, from_vpc=key.data, table=_load(path), topology=topology)
+                if sent_on is not None:
                     sender.sendto(sent_on, (socket.inet_ntoa(sent_on[16:20]), 0))
 
 
