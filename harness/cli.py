@@ -17,7 +17,7 @@ from docker.errors import DockerException
 from typer.exceptions import TyperException
 
 from harness import admin, catalogue, doctor, session
-from harness.errors import HarnessError
+from harness.errors import HarnessError, Interrupted
 from harness.report import terminal
 from harness.say import Printer
 from harness.session import Request
@@ -56,6 +56,8 @@ def invoke(argv: list[str]) -> int:
         return error.exit_code
     except typer.Abort:
         return _say_error("interrupted", 2)
+    except Interrupted as stopped:
+        return _say_error(str(stopped), 2)
     except HarnessError as error:
         return _say_error(str(error), error.exit_code)
     except BrokenPipeError:

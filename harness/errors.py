@@ -19,3 +19,8 @@ class InfrastructureError(HarnessError):
 
 class Aborted(HarnessError):
     """The run was stopped on purpose (Ctrl-C, `pbx-chaos abort`). Exit code 2, everything healed first."""
+
+
+class Interrupted(BaseException):
+    """A signal asked this process to stop. Not an `Exception`, because many a library would swallow or rename that; not
+    a `KeyboardInterrupt`, because the command-line library has its own words for it."""

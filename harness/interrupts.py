@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, tamed: the first one raises `Aborted` where the run stands, and clean-up is never interrupted."""
+"""Ctrl-C and SIGTERM, tamed: the first raises `Interrupted` where the run stands, and clean-up is never interrupted."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from harness.errors import Aborted
+from harness.errors import Interrupted
 
 
 class Gate:
-    """While open, a signal raises `Aborted`; once closed, signals are only remembered."""
+    """While open, a signal raises `Interrupted`; once closed, signals are only remembered."""
 
     def __init__(self) -> None:
         self.open = True
@@ -26,7 +26,7 @@ class Gate:
         self.seen = signal.Signals(number).name
         if self.open:
             self.open = False
-            raise Aborted(f"stopped by {self.seen}: healing and cleaning up, what was observed so far is kept")
+            raise Interrupted(f"stopped by {self.seen}: healing and cleaning up, what was observed so far is kept")
         with suppress(OSError):  # not print: the signal may have come in the middle of one, or with the terminal's end
             os.write(2, b"already cleaning up; `pbx-chaos clean` does it again should this one be killed\n")
 

@@ -21,7 +21,7 @@ from harness.cell.cell import Cell
 from harness.checkers.settled import unsettled
 from harness.clock import NS_PER_S, WallOffset, now_ns
 from harness.command import TimedOut, wait_for
-from harness.errors import HarnessError, InfrastructureError
+from harness.errors import Aborted, HarnessError, InfrastructureError, Interrupted
 from harness.interrupts import Gate
 from harness.judge import judge
 from harness.live import Clock, Follower, Narrator
@@ -83,7 +83,7 @@ class Run:
                 self._recover(observers)
             finally:
                 self.gate.close()  # here and not below: a signal on the way out still ends in the handler below
-        except Exception as stopped:
+        except (Exception, Interrupted) as stopped:
             error = told(stopped, self.run_dir)
         self._heal()
         self.end_ns = now_ns()
@@ -233,8 +233,10 @@ class Run:
         return "; ".join([*(clock.describe() for clock in self._clocks.values()), *self._unrest])
 
 
-def told(error: Exception, run_dir: RunDir) -> HarnessError:
+def told(error: Exception | Interrupted, run_dir: RunDir) -> HarnessError:
     """The error as one line for a person; one that is not ours leaves its traceback in the logs of the run."""
+    if isinstance(error, Interrupted):
+        return Aborted(str(error))
     if isinstance(error, HarnessError):
         return error
     with suppress(HarnessError):

@@ -20,7 +20,7 @@ from harness.cell.cell import Cell
 from harness.cell.facts import CONTAINER_DEVIATIONS
 from harness.cell.policy import Policy, load_policy
 from harness.cell.profile import Profile, load_profile
-from harness.errors import Aborted, HarnessError, InfrastructureError, UsageError
+from harness.errors import Aborted, HarnessError, InfrastructureError, Interrupted, UsageError
 from harness.interrupts import Gate, interrupts
 from harness.lock import cell_lock
 from harness.nemesis import plan_rows
@@ -168,7 +168,7 @@ def run_once(resolved: Resolved, scenario: Scenario, *, say: Say) -> Outcome:
             run_dir.write_json("scenario.json", meta)
             run = Run(scenario=scenario, cell=cell, run_dir=run_dir, meta=meta, say=say, gate=gate)
             outcome = run.execute()
-        except Exception as error:
+        except (Exception, Interrupted) as error:
             gate.close()
             stopped = told(error, run_dir)
             results = conclude(run_dir, scenario, meta=meta, error=stopped)

@@ -31,9 +31,11 @@ def command(argv: Sequence[str]) -> list[str]:
 
 
 def start(argv: Sequence[str]) -> subprocess.Popen[str]:
+    """Started as from a terminal: a shell that runs the tests in the background has Ctrl-C ignored, and so have we."""
     return subprocess.Popen(
-        command(argv), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        command(argv), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def finish(argv: Sequence[str], *, timeout_s: float = 200) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from harness.errors import Aborted
+from harness.errors import Interrupted
 from harness.interrupts import interrupts
 
 
@@ -15,7 +15,7 @@ def test_the_first_signal_raises_and_later_ones_only_talk(
     number: signal.Signals, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with interrupts() as gate:
-        with pytest.raises(Aborted, match=f"stopped by {number.name}"):
+        with pytest.raises(Interrupted, match=f"stopped by {number.name}"):
             signal.raise_signal(number)
         signal.raise_signal(number)
         signal.raise_signal(signal.SIGTERM)
