@@ -13,7 +13,9 @@ help:
 	@echo 'make test    check, then the tests on real parts'
 	@echo 'make soak    what takes longer: 100 planted blackouts, ten runs in a row, kill -9 ten times'
 	@echo 'make bench   the figures of reports/bench/latest.json'
+	@echo 'make setup   what the others do first: packages, virtual environment, engine, images'
 	@echo 'make clean   remove every container, network, device, mount and process of ours'
+	@echo 'make uninstall  clean, and how to remove the rest'
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -10,9 +10,10 @@ from typing import Any
 from harness import catalogue, session
 from harness.cell import cell as cells
 from harness.cell.cell import Cell
+from harness.checkers.settled import unsettled
 from harness.collect import as_plain
 from harness.command import wait_for
-from harness.errors import HarnessError, InfrastructureError, UsageError
+from harness.errors import InfrastructureError, UsageError
 from harness.interrupts import interrupts
 from harness.lock import cell_lock, holder
 from harness.region.cleanup import cleanup, known_cells
@@ -36,7 +37,7 @@ def up(resolved: Resolved, *, say: Say) -> dict[str, Any]:
                 session.take_down(resolved.topology)
                 raise
         session.stand(cell)
-        return _state(cell)
+        return {**_state(cell), "in_use_by": None}
 
 
 def status(name: str) -> dict[str, Any]:
@@ -55,6 +56,8 @@ def status_lines(state: dict[str, Any]) -> list[str]:
     ]
     lines += [f"resource {r['id']:<12} {r['role']:<8} {r['node'] or '-'}" for r in cluster["resources"]]
     lines += [f"failed   {action}" for action in cluster["failed_actions"]]
+    if wrong := unsettled(cluster, state["nodes"]):
+        lines.append(f"not at rest: {'; '.join(wrong)}")
     if state["in_use_by"]:
         lines.append(f"in use   by process {state['in_use_by'].get('pid')}: {state['in_use_by'].get('doing')}")
     return lines
@@ -130,10 +133,7 @@ def clean() -> list[str]:
 
 def _load(name: str) -> Cell:
     _named(name)
-    try:
-        return cells.load(name)
-    except HarnessError as error:
-        raise InfrastructureError(f"cell {name!r} is not up: `pbx-chaos up` ({error})") from error
+    return cells.load(name)
 
 
 def _topology(name: str) -> Topology:
@@ -159,6 +159,7 @@ def _state(cell: Cell) -> dict[str, Any]:
         "cell": cell.topology.cell,
         "policy": cell.policy.name,
         "pbx": cell.profile.name,
+        "nodes": [node.name for node in cell.nodes],
         "public_ip": str(cell.public_ip),
         "cluster": as_plain(state),
         "in_use_by": holder(cell.topology.cell),

@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 
 Policy = Annotated[str, typer.Option(help="A policy's name, several joined by commas, or a TOML file.")]
+OnePolicy = Annotated[str, typer.Option("--policy", help="A policy's name or a TOML file.")]
 Pbx = Annotated[str, typer.Option(help="PBX profile.")]
 Cloud = Annotated[
     str,
@@ -105,7 +106,7 @@ def list_command(as_json: AsJson = False) -> int:
 
 @app.command()
 def up(
-    policy: Policy = "tuned",
+    policy: OnePolicy = "default",
     pbx: Pbx = "stand-in",
     cloud: Cloud = "moto",
     timing: Timing = "instant",
@@ -167,12 +168,11 @@ def run(
     printer = Printer(quiet=as_json)
     documents: list[dict[str, Any]] = []
     for one in resolved:
-        for scenario in one.scenarios:
+        for named, scenario in zip(scenarios, one.scenarios, strict=True):
             for _ in range(repeat):
                 outcome = session.run_once(one, scenario, say=printer)
                 documents.append({**outcome.results, "run_dir": str(outcome.run_dir.path)})
-                again = f"pbx-chaos run {scenario.name} --policy {one.policy.name} --seed {one.request.seed}"
-                again += "" if one.request.cloud == "moto" else f" --cloud {one.request.cloud}"
+                again = one.request.again(named)
                 printer.ending(terminal.ending(outcome.results, run_dir=outcome.run_dir.path, command=again))
                 if outcome.error is not None:
                     _print_documents(documents, as_json)

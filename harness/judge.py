@@ -35,6 +35,7 @@ def judge(evidence: Evidence, checkers: Sequence[Checker], *, meta: dict[str, An
         "schema_version": SCHEMA_VERSION,
         "scenario": meta["scenario"],
         "policy": meta["policy"],
+        "policy_sha256": meta.get("policy_sha256"),
         "cloud": meta["cloud"],
         "timing": meta["timing"],
         "seed": meta["seed"],

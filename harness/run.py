@@ -254,6 +254,15 @@ def conclude(
     results = judge(evidence.load(run_dir), [*scenario.checkers, *always_on()], meta=meta)
     if error is not None:
         results = {**results, "verdict": "unknown", "error": str(error)}
+    if isinstance(error, Aborted):
+        results["checks"] = [_stopped(check) for check in results["checks"]]
     run_dir.write_json("results.json", results)
     run_dir.write_text("summary.md", summary.markdown(results, run_dir=run_dir.path))
     return results
+
+
+def _stopped(check: dict[str, Any]) -> dict[str, Any]:
+    """A check of a run that was stopped on purpose: what it could not see to its end is nobody's failure."""
+    if check["verdict"] == "pass":
+        return check
+    return {**check, "verdict": "unknown", "why": f"the run was stopped; by then: {check['why']}"}

@@ -7,6 +7,8 @@ after it, whatever happened in between. Ruins of an earlier, killed run under th
 from __future__ import annotations
 
 import errno
+import hashlib
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +16,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from harness import catalogue, doctor, engine, environment, images
 from harness.cell import cell as cells
 from harness.cell.cell import Cell
 from harness.cell.facts import CONTAINER_DEVIATIONS
 from harness.cell.policy import Policy, load_policy
 from harness.cell.profile import Profile, load_profile
+from harness.checkers.settled import unsettled
+from harness.collect import as_plain
 from harness.errors import Aborted, HarnessError, InfrastructureError, Interrupted, UsageError
 from harness.interrupts import Gate, interrupts
 from harness.lock import cell_lock
@@ -50,6 +56,15 @@ class Request:
     out: Path = Path("reports/runs")
     keep_on_failure: bool = False
 
+    def again(self, scenario: str) -> str:
+        """The command line that runs one of the scenarios, as it was named, under the same request."""
+        argv = ["pbx-chaos", "run", scenario, "--policy", self.policy, "--seed", str(self.seed)]
+        for name in ("pbx", "cloud", "timing", "cell", "slot", "out"):
+            value = getattr(self, name)
+            if value != getattr(Request, name):
+                argv += [f"--{name}", str(value)]
+        return shlex.join(argv)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
@@ -68,6 +83,8 @@ class Resolved:
 
 def resolve(request: Request) -> Resolved:
     """Look every name up; `UsageError` for the first one that is wrong, before anything is started."""
+    if str(request.out) == ".":
+        raise UsageError("--out: name a folder for the runs")
     if request.cloud not in CLOUDS:
         raise UsageError(f"--cloud {request.cloud}: this version knows {', '.join(CLOUDS)}")
     if request.timing not in TIMINGS:
@@ -130,8 +147,11 @@ def standing_cell(resolved: Resolved, *, died: dict[str, Any] | None) -> Cell | 
     if cell.policy.name != resolved.policy.name or cell.profile.name != resolved.profile.name:
         raise UsageError(
             f"cell {resolved.topology.cell!r} is up with policy {cell.policy.name} and PBX {cell.profile.name}: "
-            f"use these, take it down with `pbx-chaos down`, or name another one with --cell NAME --slot N"
+            f"use these (--policy, --pbx), take it down with `pbx-chaos down`, or name another one "
+            f"with --cell NAME --slot N"
         )
+    if resolved.request.slot not in (Request.slot, cell.topology.slot):
+        raise UsageError(f"cell {resolved.topology.cell!r} is up in slot {cell.topology.slot}: leave --slot out")
     books = Books.read(place_file(resolved.topology))
     if books is not None and books.kind != resolved.request.cloud:
         raise UsageError(
@@ -150,6 +170,8 @@ def run_once(resolved: Resolved, scenario: Scenario, *, say: Say) -> Outcome:
     request = resolved.request
     with interrupts() as gate, cell_lock(request.cell, doing=f"run {scenario.name}") as held:
         cell = standing = standing_cell(resolved, died=held.died)
+        if standing is None:
+            doctor.require(request.out)
         run_dir = _create_run_dir(request, scenario, started)
         held.works_in(run_dir.path)
         meta = _meta(resolved, scenario, started)
@@ -179,9 +201,21 @@ def run_once(resolved: Resolved, scenario: Scenario, *, say: Say) -> Outcome:
             finally:  # a signal may come right before the gate closes, and before `cell` has its value
                 if standing is None:
                     _give_back(resolved, cell, run_dir, say=say)
+                else:
+                    _warn_of_unrest(standing, say=say)
     if gate.seen and outcome.error is None:
         return replace(outcome, error=Aborted(f"stopped by {gate.seen} after the run; its results are kept"))
     return outcome
+
+
+def _warn_of_unrest(cell: Cell, *, say: Say) -> None:
+    """Say so when a standing cell is left not at rest: the cluster may still fence for a run that was stopped."""
+    try:
+        wrong = unsettled(as_plain(cell.cluster()), [node.name for node in cell.nodes])
+    except HarnessError as error:
+        wrong = [str(error)]
+    if wrong:
+        say(None, "cell", f"left standing, not at rest: {'; '.join(wrong)} (pbx-chaos status, or down)")
 
 
 def _give_back(resolved: Resolved, cell: Cell | None, run_dir: RunDir, *, say: Say) -> None:
@@ -234,6 +268,11 @@ def _create_run_dir(request: Request, scenario: Scenario, started: datetime) -> 
         raise kind(f"--out {request.out}: can't write there: {error.strerror}") from error
 
 
+def _digest(policy: Policy) -> str:
+    """Of everything the policy says, so that two policies of one name are told apart."""
+    return hashlib.sha256(TypeAdapter(Policy).dump_json(policy)).hexdigest()
+
+
 def _fidelity(resolved: Resolved) -> str:
     caveat = " (not AWS seconds)" if resolved.request.timing == "instant" else ""
     return f"{resolved.system}{caveat}"
@@ -246,6 +285,7 @@ def _meta(resolved: Resolved, scenario: Scenario, started: datetime) -> dict[str
         "scenario": scenario.name,
         "summary": scenario.summary,
         "policy": resolved.policy.name,
+        "policy_sha256": _digest(resolved.policy),
         "pbx": resolved.profile.name,
         "cloud": request.cloud,
         "timing": request.timing,

@@ -155,7 +155,9 @@ def load(cell_name: str) -> Cell:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InfrastructureError(f"cell {cell_name!r} is not up; `pbx-chaos up` brings one up") from None
+        raise InfrastructureError(
+            f"cell {cell_name!r} is not up; `pbx-chaos up --cell {cell_name}` brings it up"
+        ) from None
     except PermissionError:
         raise InfrastructureError(f"can't read {path}: pbx-chaos needs root") from None
     try:

@@ -160,7 +160,10 @@ def _settings(text: str, source: str, folder: Path, *, extending: tuple[str, ...
         raise UsageError(f"{source}: extends: the name of one policy is wanted (got {base!r})")
     if base in extending:
         raise UsageError(f"{source}: extends: {' extends '.join((*extending, base))}")
-    return extended(_settings(*_read(base, folder), folder, extending=(*extending, base)), own)
+    below = _settings(*_read(base, folder), folder, extending=(*extending, base))
+    if "name" not in own:
+        raise UsageError(f"{source}: name: a policy that extends another needs a name of its own, results carry it")
+    return extended(below, own)
 
 
 def extended(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

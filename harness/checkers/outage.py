@@ -61,6 +61,8 @@ class OutageLimit:
         outages = [outage for outage in seen if outage.end_ns is None or outage.end_ns > since_ns]
         slips = {clock: slips_of(evidence.of(clock), outages) for clock in evidence.clocks}
         verdict, why, decisive = _verdict(evidence.clocks, outages, limit_s)
+        if verdict == "pass" and (unmeasured := _unmeasured(evidence)):
+            verdict, why = "unknown", f"nothing was measured on {', '.join(unmeasured)}"
         doubts = [f"{clock}: {doubt}" for clock, slip in slips.items() for doubt in slip.doubts]
         if doubts and verdict != "unknown":
             verdict, why = "unknown", f"the host sent too late to measure ({'; '.join(doubts)}); it would be: {why}"
@@ -243,6 +245,13 @@ def _verdict(
     if worst.duration.upper_s > limit_s:
         return "unknown", f"outage {bounds}: the limit of {limit_s:g} s lies inside the interval", worst
     return "pass", f"outage {bounds}, limit {limit_s:g} s", worst
+
+
+def _unmeasured(evidence: Evidence) -> list[str]:
+    """Clocks without a good answer; all of them when the steady state was never reached."""
+    if evidence.steady_ns is None:
+        return list(evidence.clocks)
+    return [clock for clock in evidence.clocks if not any(op.type == "ok" for op in evidence.of(clock))]
 
 
 def _judged(pairs: Iterable[Pair]) -> list[Pair]:

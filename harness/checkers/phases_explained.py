@@ -23,7 +23,8 @@ class PhasesExplained:
     def check(self, evidence: Evidence) -> CheckResult:
         outage = slowest(evidence.outages)
         if outage is None:
-            if not evidence.clocks:
+            answered = any(op.type == "ok" for clock in evidence.clocks for op in evidence.of(clock))
+            if not answered or evidence.steady_ns is None:
                 return CheckResult(name=self.name, verdict="unknown", why="no clock ran: nothing to explain")
             return CheckResult(name=self.name, verdict="pass", why="no outage to explain")
         if evidence.wall_drift_s > MAX_DRIFT_S:

@@ -37,7 +37,7 @@ def cleanup(topology: Topology) -> list[str]:
     done = _end_processes(topology, but=VOLUME_SERVER)
     devices = _loops(topology)  # now: a file loses its name with the end of its FUSE server
     _cut_power(topology)
-    done += _remove_containers(client, topology) if client else _if_docker_was_used(topology)
+    done += _remove_containers(client, topology) if client else [NO_DOCKER]
     done += _end_processes(topology)
     done += _free_loops(topology, devices | _loops(topology))
     done += _unmount(topology)
@@ -136,10 +136,6 @@ def _pid(client: Any, container: str) -> int:
     with suppress(DockerException, RequestException):
         return int(client.api.inspect_container(container)["State"]["Pid"])
     return 0
-
-
-def _if_docker_was_used(topology: Topology) -> list[str]:
-    return [NO_DOCKER] if topology.state_dir.exists() else []
 
 
 def _end_processes(topology: Topology, *, but: str | None = None) -> list[str]:

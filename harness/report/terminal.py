@@ -68,6 +68,8 @@ def clock_lines(results: Mapping[str, Any]) -> list[str]:
         if row is None:
             continue
         text = f"{row['lower_s']:.2f}–{row['upper_s']:.2f} s" if row["outages"] else "no outage"
+        if not row["ended"]:
+            text = f"at least {row['lower_s']:.2f} s, watched for {row['upper_s']:.2f} s"
         notes = [f"{row[key]} {key}" for key in ("flapping", "late") if row[key]]
         if not row["ended"]:
             notes.append("never came back")

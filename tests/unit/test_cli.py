@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from harness.cli import invoke
+from harness.session import Request
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,7 @@ from harness.cli import invoke
         (["run", "active-node-crash", "--cloud", "aws"], 3, "--cloud aws"),
         (["run", "active-node-crash", "--timing", "aws"], 3, "--timing aws"),
         (["run", "active-node-crash", "--slot", "99"], 3, "slot must be 0-15"),
+        (["run", "active-node-crash", "--out", ""], 3, "--out: name a folder"),
         (["run", "active-node-crash", "--repeat", "0"], 3, "--repeat"),
         (["run", "active-node-crash", "--no-such-option"], 3, "No such option"),
         (["run", "active-node-crash", "--cell", "/etc"], 3, "a cell's name is at most 32 of"),
@@ -100,3 +103,11 @@ def test_list_json_is_one_document_with_everything_there_is(capsys) -> None:  # 
 def test_importing_the_command_line_is_quick_enough_to_answer_a_typo() -> None:
     code = "import sys, harness.cli; sys.exit('moto' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 0
+
+
+def test_the_command_that_runs_it_again_can_be_pasted() -> None:
+    usual = Request(scenarios=("x",), policy="tuned", seed=7)
+    assert usual.again("x") == "pbx-chaos run x --policy tuned --seed 7"
+    other = Request(scenarios=("my dir/x.py",), policy="p.toml", cell="usr", slot=10, out=Path("/tmp/o"))
+    expected = "pbx-chaos run 'my dir/x.py' --policy p.toml --seed 0 --cell usr --slot 10 --out /tmp/o"
+    assert other.again("my dir/x.py") == expected

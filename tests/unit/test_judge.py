@@ -19,7 +19,19 @@ from tests.unit import synthetic
 from tests.unit.synthetic import clean, evidence_of, probe_ops
 
 KEYS = {
-    *("schema_version", "scenario", "policy", "cloud", "timing", "seed", "started_at", "system", "verdict", "error"),
+    *(
+        "schema_version",
+        "scenario",
+        "policy",
+        "policy_sha256",
+        "cloud",
+        "timing",
+        "seed",
+        "started_at",
+        "system",
+        "verdict",
+        "error",
+    ),
     *(
         "outage",
         "outages",

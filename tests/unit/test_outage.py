@@ -399,3 +399,11 @@ def test_no_clock_is_no_pass() -> None:
 def test_a_limit_that_nothing_can_keep_is_refused(limit_s: float) -> None:
     with pytest.raises(ValueError, match="above 0"):
         outage(limit_s=limit_s)
+
+
+@pytest.mark.parametrize("steady_ns", [None, 0])
+def test_no_outage_without_a_good_answer_is_not_measured(steady_ns: int | None) -> None:
+    nothing = Evidence(ops=(), clocks=("options",), faults=(), steady_ns=steady_ns, end_ns=10)
+    result = outage(limit_s=10).check(nothing)
+    assert result.verdict == "unknown"
+    assert "nothing was measured on options" in result.why

@@ -133,9 +133,10 @@ agent = "ocf:x:mail"
     [
         ("extends = 'bsae'", "no policy 'bsae'; there are: base"),
         ("extends = ['base']", "the name of one policy"),
-        ("extends = 'base'\nresource = [1]", "resource[0]"),
-        ("extends = 'base'\n" + 2 * "[[resource]]\nid = 'pbx'\nrole = 'pbx'\n", "'pbx' is there 2 times"),
+        ("extends = 'base'\nname = 'own'\nresource = [1]", "resource[0]"),
+        ("extends = 'base'\nname = 'own'\n" + 2 * "[[resource]]\nid = 'pbx'\nrole = 'pbx'\n", "'pbx' is there 2 times"),
         ("extends = 'circle'", "circle extends circle"),
+        ("extends = 'base'\n[limits]\noutage_limit_s = 999", "needs a name of its own"),
     ],
 )
 def test_mistakes_in_an_extending_policy_are_named(base: Path, text: str, message: str) -> None:
