@@ -32,6 +32,9 @@ POLL_S = 0.2
 HOLD = "stop-all-resources"
 """Cluster property that is set until the volume is ready: the cluster forms meanwhile and starts nothing."""
 
+NO_SUCH_ATTRIBUTE = 105
+"""Exit code of crm_attribute for what is not there (CRM_EX_NOSUCH)."""
+
 
 def side_by_side(work: Callable[[A], R], items: Iterable[A]) -> list[R]:
     """`work` on all items at once; the first error is raised when all have ended."""
@@ -85,6 +88,28 @@ def release(node: Node, *, timeout_s: float) -> None:
         return done.ok
 
     wait_for("a cluster with a DC", released, timeout_s=timeout_s, every_s=POLL_S, last_seen=lambda: seen[0])
+
+
+def confirm_release(nodes: Sequence[Node], *, owned: Sequence[str], timeout_s: float) -> None:
+    """Wait until all nodes are online under one DC, and see to it that the hold is gone there, too.
+
+    A change made while the cluster forms may be lost: when nodes join, the newest of their configurations wins, and
+    that may be one which still has the hold (seen once in some fifty cells).
+    """
+
+    def formed(state: ClusterState) -> bool:
+        return len(state.online) == len(nodes) and state.dc is not None and state.quorum
+
+    _wait_state(f"a cluster of {len(nodes)} nodes", nodes, formed, owned=owned, timeout_s=timeout_s)
+
+    def gone() -> bool:
+        argv = ["crm_attribute", "--type", "crm_config", "--name", HOLD]
+        asked = nodes[0].run([*argv, "--query"], timeout_s=20, check=False)
+        if asked.ok:
+            nodes[0].run([*argv, "--delete"], timeout_s=20, check=False)
+        return asked.code == NO_SUCH_ATTRIBUTE
+
+    wait_for("the end of the hold on resources", gone, timeout_s=timeout_s, every_s=POLL_S)
 
 
 def wait_running(nodes: Sequence[Node], *, owned: Sequence[str], timeout_s: float) -> ClusterState:
