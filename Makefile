@@ -42,10 +42,10 @@ demo: setup
 
 test: setup check
 	@$(PY) -m harness.images --localstack
-	@$(PY) -m pytest scenarios tests/integration -m 'not soak' -q -x --durations=10
+	@$(PY) -m pytest tests/integration scenarios tests/ground_truth -m 'not soak' -q -x --durations=10
 
 soak: setup
-	@$(PY) -m pytest scenarios tests/integration -m soak -q --timeout 3600
+	@$(PY) -m pytest tests/integration scenarios -m soak -q --timeout 3600
 
 bench: setup
 	@$(PY) -m benchmarks

@@ -1,4 +1,7 @@
-"""The reported outage is what the packets say: the clock against the capture of the same run."""
+"""The reported outage is what the packets say: the clock against the capture of the same run.
+
+After the scenarios, whose runs it looks into.
+"""
 
 from __future__ import annotations
 
