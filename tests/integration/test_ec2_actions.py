@@ -290,6 +290,7 @@ def test_force_does_not_wait_for_the_guest(site: Site, two: tuple[str, str]) -> 
     site.volumes.mounted.add(volume_id)
     site.ec2().detach_volume(VolumeId=volume_id)
     cloud.detach(volume_id, force=True, timeout_s=5)
+    assert cloud.volume_attachment(volume_id) is None
 
 
 def test_detaching_from_somewhere_else_is_refused(site: Site, two: tuple[str, str]) -> None:
@@ -333,6 +334,8 @@ def test_an_attach_that_fails_leaves_the_volume_free(site: Site, two: tuple[str,
     wait_for("free again", lambda: cloud.volume_attachment(volume_id) is None, timeout_s=5)
     site.volumes.fail_attach = False
     cloud.attach(volume_id, two[1])
+    place = cloud.volume_attachment(volume_id)
+    assert place is not None and place.instance_id == two[1]
 
 
 def test_an_address_moves_and_its_old_owner_loses_it(site: Site, two: tuple[str, str]) -> None:
@@ -488,6 +491,7 @@ def test_a_start_that_somebody_else_overtakes_is_no_error(site: Site, two: tuple
     state.put(replace(state.instances[two[0]], transition=None))
     site.instances.gate.set()
     site.cloud().ensure_started(two[0], timeout_s=5)
+    assert site.cloud().instance_state(two[0]) == "running"
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "x", "100000"])

@@ -52,7 +52,8 @@ def test_the_old_handlers_come_back() -> None:
 def test_what_is_ignored_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with interrupts():
+        with interrupts() as gate:
             signal.raise_signal(signal.SIGHUP)
+        assert gate.seen is None
     finally:
         signal.signal(signal.SIGHUP, before)
