@@ -215,7 +215,7 @@ def test_what_hangs_or_is_gone_is_seen_and_stopped(bench: Bench) -> None:
         node.run(["pkill", "-STOP", "-x", name], timeout_s=5)
         monitored = bench.agent(node, "monitor", timeout_s=5)
         assert (name, monitored.code) == (name, 1)
-        assert monitored.took_s < 3.5
+        assert monitored.took_s < 5
         assert "ocf-exit-reason:" in monitored.stderr
         if name in ("postgres", "rtpengine"):
             answered = phone.options(timeout_s=0.4)
@@ -231,7 +231,7 @@ def _stops_whatever_state_it_is_in(bench: Bench, node: ContainerNode) -> None:
     node.run(["pkill", "-STOP", "-x", "kamailio"], timeout_s=5)
     node.run(["pkill", "-STOP", "-x", "postgres"], timeout_s=5)
     stopped = bench.agent(node, "stop", timeout_s=10)
-    assert stopped.ok and stopped.took_s < 5
+    assert stopped.ok and stopped.took_s < 9
     assert bench.agent(node, "monitor").code == 7
     assert bench.agent(node, "stop").ok, "a second stop changes nothing"
     users = node.run(["fuser", "-s", "-m", PROFILE.data_dir], timeout_s=5, check=False)
