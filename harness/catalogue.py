@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCENARIOS = ROOT / "scenarios"
 POLICIES = ROOT / "fixtures" / "policies"
 PROFILES = ROOT / "fixtures" / "pbx"
+TIMINGS = ROOT / "fixtures" / "timing"
 
 
 def scenarios() -> dict[str, Scenario]:
@@ -64,6 +65,11 @@ def policy_path(name: str) -> Path:
 def profile_path(name: str) -> Path:
     """The file of a shipped PBX profile, or `name` itself when it is a TOML file."""
     return _toml(name, "PBX profile", {path.parent.name: path for path in PROFILES.glob("*/profile.toml")})
+
+
+def timing_path(name: str) -> Path:
+    """The file of a shipped timing profile, or `name` itself when it is a TOML file."""
+    return _toml(name, "timing profile", {path.stem: path for path in TIMINGS.glob("*.toml")})
 
 
 def unknown(kind: str, name: str, known: list[str]) -> str:

@@ -36,7 +36,10 @@ Cloud = Annotated[
     ),
 ]
 Timing = Annotated[
-    str, typer.Option(help="instant: the emulated region answers at once; no evidence about AWS seconds.")
+    str,
+    typer.Option(
+        help="How long AWS takes: instant (no evidence about its seconds), aws (assumed delays), or a TOML file."
+    ),
 ]
 CellName = Annotated[str, typer.Option("--cell", help="Name of the cell.")]
 Slot = Annotated[int, typer.Option(help="Which pair of test networks (0-15).")]

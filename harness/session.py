@@ -32,13 +32,13 @@ from harness.lock import cell_lock
 from harness.nemesis import plan_rows
 from harness.region.books import Books, place_file
 from harness.region.cleanup import cleanup, leftovers
+from harness.region.timing import INSTANT, Timing, read_delays, read_timing, timing_file
 from harness.run import Outcome, Run, Say, conclude, told
 from harness.rundir import RunDir
 from harness.scenario import Scenario
 from harness.topology import Topology
 
 CLOUDS = ("moto", "localstack")
-TIMINGS = ("instant",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +75,11 @@ class Resolved:
     policy: Policy
     profile: Profile
     topology: Topology
+    timing: Timing
 
     @property
     def system(self) -> str:
-        return f"{self.profile.name}@local/{self.request.timing}"
+        return f"{self.profile.name}@local/{self.timing.label}"
 
 
 def resolve(request: Request) -> Resolved:
@@ -87,8 +88,6 @@ def resolve(request: Request) -> Resolved:
         raise UsageError("--out: name a folder for the runs")
     if request.cloud not in CLOUDS:
         raise UsageError(f"--cloud {request.cloud}: this version knows {', '.join(CLOUDS)}")
-    if request.timing not in TIMINGS:
-        raise UsageError(f"--timing {request.timing}: this version knows {', '.join(TIMINGS)}")
     try:
         topology = Topology(cell=request.cell, slot=request.slot)
     except ValueError as error:
@@ -99,6 +98,7 @@ def resolve(request: Request) -> Resolved:
         policy=load_policy(str(catalogue.policy_path(request.policy))),
         profile=load_profile(str(catalogue.profile_path(request.pbx))),
         topology=topology,
+        timing=read_timing(catalogue.timing_path(request.timing)),
     )
 
 
@@ -113,7 +113,13 @@ def bring_up(resolved: Resolved, *, progress: Callable[[str], None], gate: Gate)
         cleanup(resolved.topology)
     try:
         return cells.up(
-            resolved.topology, policy=resolved.policy, profile=resolved.profile, images=built, progress=progress
+            resolved.topology,
+            policy=resolved.policy,
+            profile=resolved.profile,
+            images=built,
+            timing=resolved.timing,
+            seed=resolved.request.seed,
+            progress=progress,
         )
     except BaseException:
         gate.close()
@@ -157,6 +163,12 @@ def standing_cell(resolved: Resolved, *, died: dict[str, Any] | None) -> Cell | 
         raise UsageError(
             f"cell {resolved.topology.cell!r} is up on {books.kind}, not {resolved.request.cloud}: "
             f"use --cloud {books.kind}, or take it down with `pbx-chaos down`"
+        )
+    timing = read_delays(timing_file(resolved.topology)).timing
+    if timing != resolved.timing:
+        raise UsageError(
+            f"cell {resolved.topology.cell!r} is up with timing {timing.name}, not as {resolved.timing.name} is now: "
+            f"use --timing {timing.name}, or take it down with `pbx-chaos down`"
         )
     return cell
 
@@ -273,8 +285,14 @@ def _digest(policy: Policy) -> str:
     return hashlib.sha256(TypeAdapter(Policy).dump_json(policy)).hexdigest()
 
 
+def _limits(resolved: Resolved) -> dict[str, float | None]:
+    """The policy's own limit, and on top of it what the timing profile says that AWS takes for a failover."""
+    own = resolved.policy.limits.outage_limit_s
+    return {"outage_limit_s": None if own is None else round(own + resolved.timing.allowance_s, 3)}
+
+
 def _fidelity(resolved: Resolved) -> str:
-    caveat = " (not AWS seconds)" if resolved.request.timing == "instant" else ""
+    caveat = " (not AWS seconds)" if resolved.timing == INSTANT else ""
     return f"{resolved.system}{caveat}"
 
 
@@ -288,13 +306,14 @@ def _meta(resolved: Resolved, scenario: Scenario, started: datetime) -> dict[str
         "policy_sha256": _digest(resolved.policy),
         "pbx": resolved.profile.name,
         "cloud": request.cloud,
-        "timing": request.timing,
+        "timing": resolved.timing.name,
+        "timing_assumed": list(resolved.timing.assumed),
         "seed": request.seed,
         "started_at": started.isoformat(timespec="milliseconds"),
         "system": resolved.system,
         "clocks": {p.clock: {"period_s": p.period_s, "deadline_s": p.deadline_s} for p in scenario.probes},
         "timeline": plan_rows(scenario.timeline),
-        "limits": {"outage_limit_s": resolved.policy.limits.outage_limit_s},
+        "limits": _limits(resolved),
         "deviations": list(CONTAINER_DEVIATIONS),
         "roles": {resource.id: resource.role for resource in resolved.policy.resource},
         "environment": environment.describe(),

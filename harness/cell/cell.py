@@ -32,6 +32,7 @@ from harness.region.credentials import HarnessKey
 from harness.region.instances import INSTANCE_LABEL
 from harness.region.process import start_client, start_region
 from harness.region.router import client_name, container_pid, docker_client
+from harness.region.timing import INSTANT, Timing
 from harness.topology import REGION_NAME, ZONE, Topology
 
 NODES = 3
@@ -105,13 +106,22 @@ class Cell:
 
 
 def up(
-    topology: Topology, *, policy: Policy, profile: Profile, images: Images, progress: Callable[[str], None]
+    topology: Topology,
+    *,
+    policy: Policy,
+    profile: Profile,
+    images: Images,
+    progress: Callable[[str], None],
+    timing: Timing = INSTANT,
+    seed: int = 0,
 ) -> Cell:
     """Bring a cell up, from nothing to a PBX that answers at its Elastic IP.
 
     `InfrastructureError` says which step failed and what was last seen; the caller removes what is there by then.
     """
-    region = start_region(topology, node_image_names=[images.node], localstack_image=images.localstack)
+    region = start_region(
+        topology, node_image_names=[images.node], timing=timing, seed=seed, localstack_image=images.localstack
+    )
     cloud = _cloud(topology, region.key)
     with _workers() as pool:
         clients = [pool.submit(start_client, topology, index) for index in range(1, CLIENTS + 1)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Address
 
-from harness.region import semantics
 from harness.region.calls import AwsError, Call, answer
-from harness.region.plane import Plane, refuse_dry_run
+from harness.region.plane import Action, Plane, refuse_dry_run
+from harness.region.semantics import addresses as semantics
 from harness.region.state import Address, Instance
 
 
@@ -155,3 +156,12 @@ def _target(plane: Plane, call: Call) -> Instance:
     if private_ip is not None and private_ip != target.private_ip:
         raise AwsError("InvalidParameterValue", f"The address {private_ip} is not assigned to {target.interface_id}")
     return target
+
+
+ACTIONS: Mapping[str, Action] = {
+    "AllocateAddress": allocate_address,
+    "ReleaseAddress": release_address,
+    "AssociateAddress": associate_address,
+    "DisassociateAddress": disassociate_address,
+    "DescribeAddresses": describe_addresses,
+}

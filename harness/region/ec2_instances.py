@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from harness.region import semantics
 from harness.region.calls import AwsError, Call, Document, answer, put, take_filters
 from harness.region.credentials import new_access_key_id
 from harness.region.ec2_addresses import release_instance_address
 from harness.region.ec2_volumes import connect_volumes, overlay_attachment, part_with_volumes
 from harness.region.instances import InstanceSpec
-from harness.region.plane import Plane, refuse_dry_run
-from harness.region.semantics import STATE_CODES, InstanceState
+from harness.region.plane import Action, Plane, refuse_dry_run
+from harness.region.semantics import addresses, instances
+from harness.region.semantics.instances import STATE_CODES, InstanceState, Transition
 from harness.region.state import Instance
 
 STATE_FILTERS = ("instance-state-name", "instance-state-code")
@@ -31,7 +31,7 @@ def run_instances(plane: Plane, call: Call) -> bytes:
     with plane.state.lock:
         living = [i for i in plane.state.instances.values() if not i.terminated]
         wanted = call.get("PrivateIpAddress") or call.get("NetworkInterface.1.PrivateIpAddress")
-        address = semantics.choose_private(plane.topology.vpc_subnet, wanted, {i.private_ip for i in living})
+        address = addresses.choose_private(plane.topology.vpc_subnet, wanted, {i.private_ip for i in living})
         params = dict(call.params)
         if wanted is None:
             inside = "NetworkInterface.1.DeviceIndex" in params
@@ -58,18 +58,18 @@ def run_instances(plane: Plane, call: Call) -> bytes:
 
 def start_instances(plane: Plane, call: Call) -> bytes:
     """StartInstances: `pending` at once, the machine boots in a worker with its volumes and its address."""
-    return _switch(plane, call, "StartInstances", semantics.decide_start)
+    return _switch(plane, call, "StartInstances", instances.decide_start)
 
 
 def stop_instances(plane: Plane, call: Call) -> bytes:
     """StopInstances: `stopping` at once; `stopped` only when the machine is off."""
     skip = call.flag("SkipOsShutdown")
-    return _switch(plane, call, "StopInstances", lambda i, s: semantics.decide_stop(i, s, skip_os_shutdown=skip))
+    return _switch(plane, call, "StopInstances", lambda i, s: instances.decide_stop(i, s, skip_os_shutdown=skip))
 
 
 def terminate_instances(plane: Plane, call: Call) -> bytes:
     """TerminateInstances: `shutting-down` at once; the address is given up, volumes stay as `available`."""
-    return _switch(plane, call, "TerminateInstances", lambda _, s: semantics.decide_terminate(s))
+    return _switch(plane, call, "TerminateInstances", lambda _, s: instances.decide_terminate(s))
 
 
 def reboot_instances(plane: Plane, call: Call) -> bytes:
@@ -78,7 +78,7 @@ def reboot_instances(plane: Plane, call: Call) -> bytes:
     with plane.state.lock:
         records = [plane.instance(i) for i in _instance_ids(call)]
         for record in records:
-            semantics.decide_reboot(record.instance_id, plane.state_of(record))
+            instances.decide_reboot(record.instance_id, plane.state_of(record))
         for record in records:
             plane.state.put(replace(record, transition="rebooting"))
     for record in records:
@@ -91,8 +91,9 @@ def describe_instances(plane: Plane, call: Call) -> bytes:
     params, wanted = take_filters(call.params, STATE_FILTERS)
     with plane.state.lock:
         document = plane.books.call("DescribeInstances", params)
-        records = dict(plane.state.instances)
-        places = {v.volume_id: v.attachment for v in plane.state.volumes.values()}
+        tables = plane.seen()
+    records = tables.instances
+    places = {v.volume_id: v.attachment for v in tables.volumes.values()}
     keep: dict[str, bool] = {}
     for item in document.items("reservationSet", "instancesSet"):
         instance_id = item.findtext("instanceId") or ""
@@ -151,6 +152,7 @@ def finish_launch(plane: Plane, instance_id: str) -> None:
             if instance_id in plane.instances.list():  # made by a gateway that was killed before it ran
                 plane.instances.start(instance_id)
             else:
+                plane.take("launch")
                 plane.instances.launch(spec)
             plane.refresh_metadata(instance_id)
         except Exception as error:
@@ -171,8 +173,10 @@ def finish_stop(plane: Plane, instance_id: str) -> None:
         try:
             if plane.state.instances[instance_id].how == "power_off":
                 plane.instances.power_off(instance_id)
+                plane.take("power_off")
             else:
                 plane.instances.shut_down(instance_id, timeout_s=plane.shut_down_timeout_s)
+                plane.take("stop")
         finally:
             _transition_done(plane, instance_id, "stopping")
 
@@ -181,6 +185,7 @@ def finish_start(plane: Plane, instance_id: str) -> None:
     """Worker: boot the machine, with the volumes that were attached while it was off."""
     with plane.machine_lock(instance_id):
         try:
+            plane.take("start")
             plane.instances.start(instance_id)
             connect_volumes(plane, instance_id)
             plane.refresh_metadata(instance_id)
@@ -205,6 +210,7 @@ def finish_terminate(plane: Plane, instance_id: str) -> None:
     with plane.machine_lock(instance_id):
         plane.instances.terminate(instance_id)
         part_with_volumes(plane, instance_id)
+        plane.take("terminate")
         with plane.state.lock:
             plane.state.put(replace(plane.state.instances[instance_id], transition=None, terminated=True))
 
@@ -252,7 +258,7 @@ def _begin(plane: Plane, record: Instance, action: str, how: str) -> InstanceSta
     return "shutting-down"
 
 
-def _transition_done(plane: Plane, instance_id: str, transition: semantics.Transition) -> None:
+def _transition_done(plane: Plane, instance_id: str, transition: Transition) -> None:
     """Clear the transition, unless a later call has already begun another one."""
     with plane.state.lock:
         record = plane.state.instances[instance_id]
@@ -302,3 +308,14 @@ def _matches(state: InstanceState, wanted: dict[str, set[str]]) -> bool:
     names = wanted.get("instance-state-name")
     codes = wanted.get("instance-state-code")
     return (names is None or state in names) and (codes is None or str(STATE_CODES[state]) in codes)
+
+
+ACTIONS: Mapping[str, Action] = {
+    "RunInstances": run_instances,
+    "StartInstances": start_instances,
+    "StopInstances": stop_instances,
+    "RebootInstances": reboot_instances,
+    "TerminateInstances": terminate_instances,
+    "DescribeInstances": describe_instances,
+    "DescribeInstanceStatus": describe_instance_status,
+}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from harness.region import semantics
 from harness.region.calls import AwsError, Call, answer, put, take_filters
-from harness.region.plane import RETRY_S, Plane, refuse_dry_run
-from harness.region.semantics import Attachment
+from harness.region.plane import RETRY_S, Action, Plane, refuse_dry_run
+from harness.region.semantics import volumes as semantics
+from harness.region.semantics.volumes import Attachment
 from harness.region.state import Volume
 from harness.region.volumes import VolumeBusy
 from harness.topology import ZONE
@@ -101,7 +102,7 @@ def describe_volumes(plane: Plane, call: Call) -> bytes:
     params, wanted = take_filters(call.params, STATE_FILTERS)
     with plane.state.lock:
         document = plane.books.call("DescribeVolumes", params)
-        volumes = dict(plane.state.volumes)
+        volumes = plane.seen().volumes
     keep: dict[str, bool] = {}
     for item in document.items("volumeSet"):
         volume = volumes.get(item.findtext("volumeId") or "")
@@ -129,8 +130,13 @@ def finish_attach(plane: Plane, volume_id: str) -> None:
     place = plane.state.volumes[volume_id].attachment
     if place is None:
         return
+    plane.take("attach")
+    late_s = plane.delays.draw("device")
+    if late_s > 0:  # the control plane says yes before the guest has the device
+        _now_attached(plane, volume_id, place)
+        plane.closing.wait(late_s)
     with plane.machine_lock(place.instance_id):
-        if plane.state.volumes[volume_id].attachment != place:
+        if not _still(plane.state.volumes[volume_id].attachment, place):
             return
         try:
             _connect(plane, volume_id, place)
@@ -140,10 +146,7 @@ def finish_attach(plane: Plane, volume_id: str) -> None:
             with plane.state.lock:
                 plane.state.put(replace(plane.state.volumes[volume_id], attachment=None))
             raise
-        with plane.state.lock:
-            volume = plane.state.volumes[volume_id]
-            if volume.attachment == place:  # not told to detach meanwhile
-                plane.state.put(replace(volume, attachment=replace(place, state="attached")))
+        _now_attached(plane, volume_id, place)
 
 
 def finish_detach(plane: Plane, volume_id: str) -> None:
@@ -161,10 +164,11 @@ def finish_detach(plane: Plane, volume_id: str) -> None:
                     stuck = plane.state.volumes[volume_id]
                     plane.state.put(replace(stuck, attachment=replace(place, state="attached", force=False)))
                 raise
-            if freed:
-                with plane.state.lock:
-                    plane.state.put(replace(plane.state.volumes[volume_id], attachment=None))
-                return
+        if freed:
+            plane.take("force_detach" if place.force else "detach")
+            with plane.state.lock:
+                plane.state.put(replace(plane.state.volumes[volume_id], attachment=None))
+            return
         plane.closing.wait(RETRY_S)
 
 
@@ -193,6 +197,19 @@ def resume(plane: Plane) -> None:
             plane.background(finish_attach, plane, volume.volume_id)
         elif volume.attachment is not None and volume.attachment.state == "detaching":
             plane.background(finish_detach, plane, volume.volume_id)
+
+
+def _now_attached(plane: Plane, volume_id: str, place: Attachment) -> None:
+    """Say `attached`, unless it was told to detach meanwhile."""
+    with plane.state.lock:
+        volume = plane.state.volumes[volume_id]
+        if volume.attachment == place:
+            plane.state.put(replace(volume, attachment=replace(place, state="attached")))
+
+
+def _still(now: Attachment | None, place: Attachment) -> bool:
+    """Whether a volume still has the place that it was given."""
+    return now is not None and now.state != "detaching" and replace(now, state=place.state) == place
 
 
 def _connect(plane: Plane, volume_id: str, place: Attachment) -> None:
@@ -234,3 +251,12 @@ def _row(volume_id: str, place: Attachment) -> dict[str, str | bool]:
 
 def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
+ACTIONS: Mapping[str, Action] = {
+    "CreateVolume": create_volume,
+    "DeleteVolume": delete_volume,
+    "AttachVolume": attach_volume,
+    "DetachVolume": detach_volume,
+    "DescribeVolumes": describe_volumes,
+}

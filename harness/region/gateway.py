@@ -16,7 +16,7 @@ import asyncio
 import logging
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,10 @@ from harness.region.calls import (
 from harness.region.credentials import HarnessKey
 from harness.region.instances import Instances
 from harness.region.journal import Journal
-from harness.region.plane import LOG, Plane
+from harness.region.plane import LOG, Action, Plane
 from harness.region.router import docker_client
 from harness.region.state import Instance, State
+from harness.region.timing import Delays, read_delays, timing_file
 from harness.region.volumes import Volumes
 from harness.topology import GATEWAY_PORT, Topology
 
@@ -63,27 +64,7 @@ CONNECTION_HEADERS = {
     "content-encoding",
 }
 
-Action = Callable[[Plane, Call], bytes]
-
-ACTIONS: Mapping[str, Action] = {
-    "RunInstances": ec2_instances.run_instances,
-    "StartInstances": ec2_instances.start_instances,
-    "StopInstances": ec2_instances.stop_instances,
-    "RebootInstances": ec2_instances.reboot_instances,
-    "TerminateInstances": ec2_instances.terminate_instances,
-    "DescribeInstances": ec2_instances.describe_instances,
-    "DescribeInstanceStatus": ec2_instances.describe_instance_status,
-    "CreateVolume": ec2_volumes.create_volume,
-    "DeleteVolume": ec2_volumes.delete_volume,
-    "AttachVolume": ec2_volumes.attach_volume,
-    "DetachVolume": ec2_volumes.detach_volume,
-    "DescribeVolumes": ec2_volumes.describe_volumes,
-    "AllocateAddress": ec2_addresses.allocate_address,
-    "ReleaseAddress": ec2_addresses.release_address,
-    "AssociateAddress": ec2_addresses.associate_address,
-    "DisassociateAddress": ec2_addresses.disassociate_address,
-    "DescribeAddresses": ec2_addresses.describe_addresses,
-}
+ACTIONS: Mapping[str, Action] = {**ec2_instances.ACTIONS, **ec2_volumes.ACTIONS, **ec2_addresses.ACTIONS}
 """What is answered here; all of it is EC2."""
 
 
@@ -213,7 +194,7 @@ def _failed(call: Call, error: AwsError) -> web.Response:
     return web.Response(status=error.status, body=error_answer(call, error), headers=headers)
 
 
-def build(topology: Topology, *, books: Books, shut_down_timeout_s: float) -> Plane:
+def build(topology: Topology, *, books: Books, shut_down_timeout_s: float, delays: Delays) -> Plane:
     """The plane, with everything a gateway before this one left half done taken up again."""
     journal = Journal(topology=topology)
     volumes = Volumes(topology=topology, journal=journal)
@@ -226,6 +207,7 @@ def build(topology: Topology, *, books: Books, shut_down_timeout_s: float) -> Pl
         instances=Instances(topology=topology, journal=journal, volumes=volumes, docker_client=docker_client()),
         addresses=Addresses(topology=topology, journal=journal),
         shut_down_timeout_s=shut_down_timeout_s,
+        delays=delays,
     )
     ec2_addresses.resume(plane)
     ec2_instances.resume(plane)
@@ -245,7 +227,8 @@ def main() -> int:
     books = wait_for("the books", lambda: Books.read(options.books), timeout_s=BOOKS_TIMEOUT_S, every_s=0.02)
     table = topology.state_dir / TABLE_FILE
     wait_for("the router's rules", table.exists, timeout_s=START_TIMEOUT_S, every_s=0.02)
-    plane = build(topology, books=books, shut_down_timeout_s=options.shut_down_timeout_s)
+    delays = read_delays(timing_file(topology))
+    plane = build(topology, books=books, shut_down_timeout_s=options.shut_down_timeout_s, delays=delays)
     gateway = Gateway(plane=plane, harness_key=HarnessKey.read(topology.state_dir).access_key_id)
     web.run_app(
         gateway.app(),

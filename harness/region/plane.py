@@ -21,8 +21,9 @@ from harness.region.calls import AwsError, Call
 from harness.region.files import write_json
 from harness.region.instances import Instances
 from harness.region.journal import Journal
-from harness.region.semantics import InstanceState, check_instance_id, instance_state
-from harness.region.state import Instance, State
+from harness.region.semantics.instances import InstanceState, check_instance_id, instance_state
+from harness.region.state import Instance, State, Tables
+from harness.region.timing import Delays
 from harness.region.volumes import Volumes
 from harness.topology import Topology
 
@@ -30,6 +31,10 @@ LOG = logging.getLogger("pbx-chaos.gateway")
 WORKERS = 32
 RETRY_S = 0.1
 """How often a detach that waits for an unmount looks again."""
+
+
+Action = Callable[["Plane", Call], bytes]
+"""One API action: a body for the answer, or an AwsError. Each `ec2_*` module lists its own in ACTIONS."""
 
 
 @dataclass(kw_only=True)
@@ -44,6 +49,7 @@ class Plane:
     volumes: Volumes
     addresses: Addresses
     shut_down_timeout_s: float = 10.0
+    delays: Delays = field(default_factory=Delays)
     closing: Event = field(default_factory=Event)
     _workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "plane"))
     _machine_locks: defaultdict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
@@ -60,6 +66,22 @@ class Plane:
                 self.journal.record("operation_failed", operation=work.__name__, error=str(error))
 
         self._workers.submit(guarded)
+
+    def take(self, operation: str) -> None:
+        """Worker, no lock held: let the time pass that AWS takes for it beyond what it takes here (timing.OPERATIONS).
+
+        Returns early when the gateway ends: what is in the middle of something finishes it.
+        """
+        delay_s = self.delays.draw(operation)
+        if delay_s > 0:
+            self.closing.wait(delay_s)
+
+    def seen(self) -> Tables:
+        """The tables as a Describe call sees them: of now, or some moments old where the timing says so.
+
+        AWS: "Amazon EC2 eventual consistency".
+        """
+        return self.state.as_of(self.delays.draw("consistency"))
 
     def machine_lock(self, instance_id: str) -> Lock:
         """Held by whoever switches, attaches to or detaches from this instance."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.command import wait_for
-from harness.errors import InfrastructureError, UsageError
+from harness.errors import InfrastructureError
 from harness.region import background, localstack
 from harness.region.addresses import TABLE_FILE, ruleset
 from harness.region.books import Books, place_file
@@ -25,13 +25,12 @@ from harness.region.cleanup import cleanup
 from harness.region.credentials import HarnessKey, new_access_key_id
 from harness.region.files import write_json
 from harness.region.router import create_networks, interfaces, load_rules, start_client, start_router
+from harness.region.timing import INSTANT, Timing, timing_file
 from harness.topology import Topology
 
 __all__ = ["Region", "dead_parts", "region_state", "start_client", "start_gateway", "start_region", "stop_region"]
 
 START_TIMEOUT_S = 30.0
-TIMINGS = ("instant",)
-"""`instant`: the data plane takes as long as it takes here. Seconds measured so are no evidence about AWS."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,28 +40,29 @@ class Region:
     topology: Topology
     endpoint_url: str
     key: HarnessKey
-    timing: str
+    timing: Timing
 
 
 def start_region(
     topology: Topology,
     *,
     node_image_names: Iterable[str],
-    timing: str = "instant",
+    timing: Timing = INSTANT,
+    seed: int = 0,
     localstack_image: str | None = None,
 ) -> Region:
     """Start the region; `node_image_names` are Docker images that become AMIs of the same name.
 
-    The books are moto's, or LocalStack's when its image is given.
+    `timing` says how long AWS is to take, drawn with `seed`. The books are moto's, or LocalStack's when its image is
+    given.
     `InfrastructureError`, one line, when the slot's networks are taken or a part does not come up; what was started by
     then stays for `stop_region`.
     """
-    if timing not in TIMINGS:
-        raise UsageError(f"timing must be one of {', '.join(TIMINGS)}, not {timing!r}")
     topology.state_dir.mkdir(parents=True, exist_ok=True)
     topology.state_dir.chmod(0o700)
     key = HarnessKey(access_key_id=new_access_key_id(), secret_access_key=secrets.token_urlsafe(30))
     key.write(topology.state_dir)
+    write_json(timing_file(topology), {"seed": seed, "timing": timing.model_dump(mode="json")})
     books = _start_books(topology, localstack_image)
     create_networks(topology)
     gateway = start_gateway(topology)

@@ -6,14 +6,20 @@ It holds the instances' secrets and is readable by root only.
 from __future__ import annotations
 
 import json
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import RLock
 
 from harness.region.files import write_json
-from harness.region.semantics import Attachment, Transition
+from harness.region.semantics.instances import Transition
+from harness.region.semantics.volumes import Attachment
 
 STATE_FILE = "region.json"
+MEMORY_S = 60.0
+"""How long past tables are kept for Describe calls that lag; longer than any timing profile's bound."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,21 +61,40 @@ class Address:
     private_ip: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """The three tables at one moment; whoever holds them can read them without a lock."""
+
+    instances: Mapping[str, Instance]
+    volumes: Mapping[str, Volume]
+    addresses: Mapping[str, Address]
+
+
 class State:
     """The three tables. Hold `lock` over every read that leads to a change; each change is on disk when it returns."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.lock = RLock()
         self._path = folder / STATE_FILE
+        self._clock = clock
+        self._past: deque[tuple[float, Tables]] = deque()
         self.instances: dict[str, Instance] = {}
         self.volumes: dict[str, Volume] = {}
         self.addresses: dict[str, Address] = {}
         if self._path.exists():
             self._load()
 
+    def as_of(self, age_s: float) -> Tables:
+        """The tables as they were `age_s` (up to MEMORY_S) seconds ago."""
+        with self.lock:
+            wanted = self._clock() - age_s
+            past = (tables for until, tables in self._past if until > wanted)
+            return next(past, None) or self._now() if age_s > 0 else self._now()
+
     def put(self, record: Instance | Volume | Address) -> None:
         """Add or replace a record."""
         with self.lock:
+            self._remember()
             if isinstance(record, Instance):
                 self.instances[record.instance_id] = record
             elif isinstance(record, Volume):
@@ -81,6 +106,7 @@ class State:
     def drop(self, record: Volume | Address) -> None:
         """Forget a deleted volume or a released address."""
         with self.lock:
+            self._remember()
             if isinstance(record, Volume):
                 self.volumes.pop(record.volume_id, None)
             else:
@@ -98,6 +124,16 @@ class State:
     def address_of(self, instance_id: str) -> Address | None:
         with self.lock:
             return next((a for a in self.addresses.values() if a.instance_id == instance_id), None)
+
+    def _now(self) -> Tables:
+        return Tables(instances=dict(self.instances), volumes=dict(self.volumes), addresses=dict(self.addresses))
+
+    def _remember(self) -> None:
+        """Keep the tables as they are until now, before a change."""
+        now = self._clock()
+        self._past.append((now, self._now()))
+        while self._past[0][0] < now - MEMORY_S:
+            self._past.popleft()
 
     def _save(self) -> None:
         data = {

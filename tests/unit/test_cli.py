@@ -22,7 +22,7 @@ from harness.session import Request
         (["run", "active-node-crash", "--policy", "missing.toml"], 3, "no policy file missing.toml"),
         (["run", "active-node-crash", "--pbx", "asterix"], 3, "unknown PBX profile 'asterix'"),
         (["run", "active-node-crash", "--cloud", "aws"], 3, "--cloud aws"),
-        (["run", "active-node-crash", "--timing", "aws"], 3, "--timing aws"),
+        (["run", "active-node-crash", "--timing", "awss"], 3, "did you mean 'aws'?"),
         (["run", "active-node-crash", "--slot", "99"], 3, "slot must be 0-15"),
         (["run", "active-node-crash", "--out", ""], 3, "--out: name a folder"),
         (["run", "active-node-crash", "--repeat", "0"], 3, "--repeat"),

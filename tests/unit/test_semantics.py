@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.region import semantics
 from harness.region.calls import AwsError
-from harness.region.semantics import Attachment
+from harness.region.semantics import addresses, instances, volumes
+from harness.region.semantics.volumes import Attachment
 
 ONE, TWO = "i-00000000000000001", "i-00000000000000002"
 V = "vol-00000000000000001"
@@ -46,7 +46,7 @@ def code_of(function: Any, *arguments: Any, **options: Any) -> str | None:
     ],
 )
 def test_state(power: Any, transition: Any, state: str) -> None:
-    assert semantics.instance_state(power, transition) == state
+    assert instances.instance_state(power, transition) == state
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_state(power: Any, transition: Any, state: str) -> None:
 )
 def test_stop(state: Any, skip: bool, decided: str) -> None:
     try:
-        assert semantics.decide_stop(ONE, state, skip_os_shutdown=skip) == decided
+        assert instances.decide_stop(ONE, state, skip_os_shutdown=skip) == decided
     except AwsError as error:
         assert error.code == decided
 
@@ -80,16 +80,16 @@ def test_stop(state: Any, skip: bool, decided: str) -> None:
 )
 def test_start(state: Any, decided: str) -> None:
     try:
-        assert semantics.decide_start(ONE, state) == decided
+        assert instances.decide_start(ONE, state) == decided
     except AwsError as error:
         assert error.code == decided
 
 
 def test_reboot_needs_a_running_instance_and_terminate_nothing() -> None:
-    assert code_of(semantics.decide_reboot, ONE, "running") is None
-    assert code_of(semantics.decide_reboot, ONE, "stopped") == "IncorrectState"
-    assert semantics.decide_terminate("stopped") == "terminate"
-    assert semantics.decide_terminate("terminated") == "nothing"
+    assert code_of(instances.decide_reboot, ONE, "running") is None
+    assert code_of(instances.decide_reboot, ONE, "stopped") == "IncorrectState"
+    assert instances.decide_terminate("stopped") == "terminate"
+    assert instances.decide_terminate("terminated") == "nothing"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_reboot_needs_a_running_instance_and_terminate_nothing() -> None:
     [(ONE, None), ("i-zz", "InvalidInstanceID.Malformed"), (TWO, "InvalidInstanceID.NotFound")],
 )
 def test_instance_id(instance_id: str, code: str | None) -> None:
-    assert code_of(semantics.check_instance_id, instance_id, {ONE}) == code
+    assert code_of(instances.check_instance_id, instance_id, {ONE}) == code
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_attach(changes: dict[str, Any], code: str | None) -> None:
         "devices_in_use": [],
         **changes,
     }
-    assert code_of(semantics.decide_attach, V, **options) == code
+    assert code_of(volumes.decide_attach, V, **options) == code
 
 
 @pytest.mark.parametrize(
@@ -141,17 +141,17 @@ def test_attach(changes: dict[str, Any], code: str | None) -> None:
 )
 def test_detach(attachment: Attachment | None, changes: dict[str, Any], code: str | None) -> None:
     options = {"instance_id": None, "device": None, "force": False, **changes}
-    assert code_of(semantics.decide_detach, V, attachment, **options) == code
+    assert code_of(volumes.decide_detach, V, attachment, **options) == code
 
 
 def test_force_stays_once_it_was_said() -> None:
-    after = semantics.decide_detach(V, place("detaching", force=True), instance_id=None, device=None, force=False)
+    after = volumes.decide_detach(V, place("detaching", force=True), instance_id=None, device=None, force=False)
     assert (after.state, after.force) == ("detaching", True)
 
 
 def test_only_a_free_volume_is_deleted() -> None:
-    assert code_of(semantics.decide_delete, V, None) is None
-    assert code_of(semantics.decide_delete, V, place("detaching")) == "VolumeInUse"
+    assert code_of(volumes.decide_delete, V, None) is None
+    assert code_of(volumes.decide_delete, V, place("detaching")) == "VolumeInUse"
 
 
 @pytest.mark.parametrize(
@@ -167,14 +167,14 @@ def test_only_a_free_volume_is_deleted() -> None:
 )
 def test_associate(owner: str | None, allow: bool, state: Any, code: str | None) -> None:
     options = {"target": "198.18.4.12", "target_state": state, "allow_reassociation": allow}
-    assert code_of(semantics.decide_associate, "203.0.113.33", owner, **options) == code
+    assert code_of(addresses.decide_associate, "203.0.113.33", owner, **options) == code
 
 
 def test_the_lowest_free_elastic_ip() -> None:
     elastic = IPv4Network("203.0.113.32/28")
-    assert semantics.free_elastic(elastic, []) == IPv4Address("203.0.113.33")
-    assert semantics.free_elastic(elastic, ["203.0.113.33", "203.0.113.35"]) == IPv4Address("203.0.113.34")
-    assert code_of(semantics.free_elastic, elastic, [str(a) for a in elastic]) == "AddressLimitExceeded"
+    assert addresses.free_elastic(elastic, []) == IPv4Address("203.0.113.33")
+    assert addresses.free_elastic(elastic, ["203.0.113.33", "203.0.113.35"]) == IPv4Address("203.0.113.34")
+    assert code_of(addresses.free_elastic, elastic, [str(a) for a in elastic]) == "AddressLimitExceeded"
 
 
 @pytest.mark.parametrize(
@@ -191,6 +191,6 @@ def test_the_lowest_free_elastic_ip() -> None:
 )
 def test_private_address(wanted: str | None, chosen: str) -> None:
     try:
-        assert str(semantics.choose_private(SUBNET, wanted, {"198.18.4.11"})) == chosen
+        assert str(addresses.choose_private(SUBNET, wanted, {"198.18.4.11"})) == chosen
     except AwsError as error:
         assert error.code == chosen

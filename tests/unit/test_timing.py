@@ -1,0 +1,91 @@
+"""Timing profiles: what a file may say, what is drawn from it, and what it is called in a headline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from statistics import median
+
+import pytest
+from pydantic import ValidationError
+
+from harness import catalogue
+from harness.errors import UsageError
+from harness.region.timing import FAILOVER, INSTANT, OPERATIONS, Delay, Delays, Timing, fit, read_timing
+
+SHIPPED = sorted(path.stem for path in catalogue.TIMINGS.glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_is_shipped_can_be_read_and_is_called_by_its_file(name: str) -> None:
+    timing = read_timing(catalogue.timing_path(name))
+    assert timing.name == name
+    assert all(delay.draw(Random(0)) >= 0 for delay in timing.delay.values())
+
+
+def test_the_aws_profile_covers_every_operation_and_says_that_it_is_assumed() -> None:
+    aws = read_timing(catalogue.timing_path("aws"))
+    assert set(aws.delay) == set(OPERATIONS)
+    assert aws.label == "aws (assumed)"
+    assert aws.allowance_s == pytest.approx(sum(aws.delay[name].p95_s or 0 for name in FAILOVER))
+
+
+def test_instant_adds_nothing() -> None:
+    assert {Delays().draw(name) for name in OPERATIONS} == {0.0}
+    assert (INSTANT.label, INSTANT.allowance_s, INSTANT.assumed) == ("instant", 0.0, ())
+
+
+def test_a_log_normal_has_the_median_and_the_percentile_it_was_given() -> None:
+    delay, random = Delay(median_s=2, p95_s=6, max_s=60, source="a source"), Random(1)
+    drawn = sorted(delay.draw(random) for _ in range(20_000))
+    assert median(drawn) == pytest.approx(2, rel=0.03)
+    assert drawn[19_000] == pytest.approx(6, rel=0.05)
+    assert max(Delay(median_s=2, p95_s=6, max_s=3, source="x").draw(random) for _ in range(1000)) == 3
+
+
+def test_draws_are_seeded_per_operation() -> None:
+    aws = read_timing(catalogue.timing_path("aws"))
+    one, same, other = (Delays(timing=aws, seed=seed) for seed in (1, 1, 2))
+    drawn = [one.draw("attach") for _ in range(5)]
+    same.draw("detach")
+    assert [same.draw("attach") for _ in range(5)] == drawn
+    assert [other.draw("attach") for _ in range(5)] != drawn
+
+
+def test_a_held_delay_wins_until_it_is_let_go() -> None:
+    delays = Delays()
+    delays.hold({"address": 3.0})
+    assert (delays.draw("address"), delays.draw("attach")) == (3.0, 0.0)
+    delays.hold({})
+    assert delays.draw("address") == 0.0
+    with pytest.raises(ValueError, match="unknown delay 'adress'"):
+        delays.hold({"adress": 1})
+
+
+def test_only_thirty_real_samples_end_an_assumption() -> None:
+    row = fit({"attach": [1.0] * 29, "detach": [1.0 + n / 100 for n in range(30)]}, name="mine", source="2026-11")
+    timing = Timing.model_validate(row)
+    assert timing.assumed == ("attach",)
+    assert timing.delay["detach"].source == "2026-11, n=30"
+    assert timing.delay["detach"].p95 == pytest.approx(1.28)
+    assert 1.0 <= timing.delay["detach"].draw(Random(3)) <= 1.29
+    with pytest.raises(ValidationError, match="fewer than 30"):
+        Delay(source="measured", samples_s=(1.0,) * 29)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name = ", "not TOML"),
+        ('name = "x"\n[delay.atach]\nsource = "assumed"\n', "unknown delay 'atach'"),
+        ('name = "x"\n[delay.attach]\nmedian_s = -1\nsource = "assumed"\n', "delay.attach.median_s"),
+        ('name = "x"\n[delay.attach]\nmedian_s = 1\n', "delay.attach.source"),
+        ('name = "x"\n[delay.attach]\nmedian_s = 2\np95_s = 1\nsource = "a"\n', "p95_s is smaller"),
+        ('name = "A B"\n', "name"),
+    ],
+)
+def test_a_file_that_is_no_profile_is_told_in_one_line(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "t.toml").write_text(text)
+    with pytest.raises(UsageError, match=words) as caught:
+        read_timing(tmp_path / "t.toml")
+    assert "\n" not in str(caught.value)
