@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 
 from harness import admin, catalogue, doctor, session
 from harness.errors import HarnessError, Interrupted
+from harness.region.timing_fit import show_or_fit
 from harness.report import terminal
 from harness.say import Printer
 from harness.session import Request
@@ -184,6 +185,19 @@ def run(
     if len(documents) > 1:
         printer.ending(terminal.tally(documents))
     return max((EXIT[document["verdict"]] for document in documents), key=[0, 2, 1].index)
+
+
+@app.command()
+def timing(
+    file: Annotated[str, typer.Argument(help="A profile to show (name or TOML), or a CSV of samples to fit one from.")],
+    name: Annotated[str, typer.Option(help="What the fitted profile is called.")] = "mine",
+    source: Annotated[str, typer.Option(help="Where and when the samples were taken.")] = "",
+    out: Annotated[Path | None, typer.Option(help="TOML file to write the fitted profile to.")] = None,
+) -> int:
+    """How long AWS takes: show a timing profile, or fit one from the samples of an account."""
+    for text in show_or_fit(file, name=name, source=source, out=out):
+        print(text)
+    return 0
 
 
 @app.command()

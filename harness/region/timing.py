@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from threading import Lock
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -48,6 +49,7 @@ OPERATIONS: Mapping[str, str] = {
 FAILOVER = ("power_off", "detach", "attach", "device", "associate", "address")
 """What a failover waits for, one after the other."""
 
+NAME = r"^[a-z0-9][a-z0-9.-]{0,31}$"
 Seconds = Annotated[float, Field(ge=0, le=600, allow_inf_nan=False)]
 Z95 = 1.6448536269514722
 """Standard normal quantile of 0.95."""
@@ -77,6 +79,11 @@ class Delay(BaseModel):
         return self.source == ASSUMED
 
     @property
+    def median(self) -> float:
+        """Seconds."""
+        return statistics.median(self.samples_s) if self.samples_s else self.median_s
+
+    @property
     def p95(self) -> float:
         """95th percentile, seconds."""
         if self.samples_s:
@@ -98,7 +105,7 @@ class Timing(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,31}$")
+    name: str = Field(pattern=NAME)
     delay: Mapping[str, Delay] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -187,17 +194,3 @@ def read_delays(path: Path) -> Delays:
     except FileNotFoundError:
         return Delays()
     return Delays(timing=Timing.model_validate(row["timing"]), seed=row["seed"])
-
-
-def fit(samples_s: Mapping[str, Sequence[float]], *, name: str, source: str) -> dict[str, Any]:
-    """A profile, as data for a TOML file, from real samples; what has fewer than 30 stays assumed."""
-    delays = {}
-    for operation, samples in sorted(samples_s.items()):
-        ordered = sorted(round(sample, 4) for sample in samples)
-        measured = len(ordered) >= MIN_SAMPLES
-        delays[operation] = {
-            "source": f"{source}, n={len(ordered)}" if measured else ASSUMED,
-            "max_s": ordered[-1],
-            "samples_s": ordered,
-        }
-    return {"name": name, "delay": delays}
