@@ -9,18 +9,18 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from json import dumps, loads
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from harness.cell import cell as cells
+from harness.cell.cell import Cell
+from harness.cell.cluster import ClusterState
 from harness.clock import WallOffset
 from harness.errors import HarnessError
 from harness.rundir import RunDir
-
-if TYPE_CHECKING:
-    from harness.cell.cell import Cell
-    from harness.cell.cluster import ClusterState
 
 NODE_LOGS = "/var/log/pbx-node"
 EXPECTED_LOGS = ("alerts.jsonl", "corosync.log", "pacemaker.log")
@@ -50,6 +50,15 @@ def region_files(cell: Cell, run_dir: RunDir) -> None:
             shutil.copyfile(source, run_dir.path / name)
     for source in cell.topology.state_dir.glob("*.log"):
         shutil.copyfile(source, run_dir.path / "logs" / f"region-{source.name}")
+
+
+def what_is_there(cell_name: str, run_dir: RunDir) -> None:
+    """The same of a cell that did not come up, as far as it can be read: why it did not is in there."""
+    with suppress(HarnessError):
+        cell = cells.load(cell_name)
+        region_files(cell, run_dir)
+        node_logs(cell, run_dir, WallOffset.measure())
+        cluster_state(cell, run_dir, "at-failure")
 
 
 def node_logs(cell: Cell, run_dir: RunDir, offset: WallOffset) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from harness import catalogue, doctor, engine, environment, images
+from harness import catalogue, collect, doctor, engine, environment, images
 from harness.cell import cell as cells
 from harness.cell.cell import Cell
 from harness.cell.facts import CONTAINER_DEVIATIONS
@@ -102,8 +102,11 @@ def resolve(request: Request) -> Resolved:
     )
 
 
-def bring_up(resolved: Resolved, *, progress: Callable[[str], None], gate: Gate) -> Cell:
-    """A fresh cell; on a failure, or Ctrl-C, nothing of it is left. The caller holds the cell's lock."""
+def bring_up(resolved: Resolved, *, progress: Callable[[str], None], gate: Gate, run_dir: RunDir | None = None) -> Cell:
+    """A fresh cell; on a failure, or Ctrl-C, nothing of it is left but what its nodes said, in `run_dir`.
+
+    The caller holds the cell's lock.
+    """
     doctor.require(resolved.request.out)
     client = engine.connect()
     built = images.ensure(client, say=progress, localstack=resolved.request.cloud == "localstack")
@@ -121,8 +124,10 @@ def bring_up(resolved: Resolved, *, progress: Callable[[str], None], gate: Gate)
             seed=resolved.request.seed,
             progress=progress,
         )
-    except BaseException:
+    except BaseException as error:
         gate.close()
+        if run_dir is not None and isinstance(error, HarnessError):
+            collect.what_is_there(resolved.topology.cell, run_dir)
         for thing in take_down(resolved.topology):
             progress(f"left behind: {thing}")
         raise
@@ -192,7 +197,7 @@ def run_once(resolved: Resolved, scenario: Scenario, *, say: Say) -> Outcome:
         try:
             if cell is None:
                 began = time.monotonic()
-                cell = bring_up(resolved, progress=lambda line: say(None, "cell", line), gate=gate)
+                cell = bring_up(resolved, progress=lambda line: say(None, "cell", line), gate=gate, run_dir=run_dir)
                 ready_s = time.monotonic() - began
                 say(None, "cell", f"{len(cell.nodes)} nodes, {_fidelity(resolved)}   ready {ready_s:.1f} s")
                 meta = {**meta, "ready_s": round(ready_s, 3)}

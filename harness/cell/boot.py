@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
-from harness.cell.cib import cib_xml
+from harness.cell.cib import ADMIN_EPOCH, cib_xml
 from harness.cell.cluster import CRM_MON, ClusterState, parse_cluster, reason
 from harness.cell.corosync import corosync_conf
 from harness.cell.facts import CellFacts
@@ -32,8 +32,8 @@ POLL_S = 0.2
 HOLD = "stop-all-resources"
 """Cluster property that is set until the volume is ready: the cluster forms meanwhile and starts nothing."""
 
-NO_SUCH_ATTRIBUTE = 105
-"""Exit code of crm_attribute for what is not there (CRM_EX_NOSUCH)."""
+RELEASE = f"""cibadmin --modify --xml-text '<cib admin_epoch="{ADMIN_EPOCH + 1}"/>' &&
+crm_attribute --type crm_config --name {HOLD} --delete"""
 
 
 def side_by_side(work: Callable[[A], R], items: Iterable[A]) -> list[R]:
@@ -78,50 +78,33 @@ umount {facts.data_dir}
 
 def release(node: Node, *, timeout_s: float) -> None:
     """Let the cluster start its resources, as soon as it takes a change of its configuration (there is a DC); from then
-    on the CIB is what policy and profile say, nothing else."""
+    on the CIB is what policy and profile say, nothing else.
+
+    While nodes join, the newest of their configurations wins, and that may be one which still has the hold (seen once
+    in some fifty cells): `admin_epoch`, which only administrators change, makes the one without it the newest for good.
+    """
     seen = ["nothing"]
 
     def released() -> bool:
-        argv = ["crm_attribute", "--type", "crm_config", "--name", HOLD, "--delete"]
-        done = node.run(argv, timeout_s=20, check=False)
+        done = node.run(["sh", "-c", RELEASE], timeout_s=20, check=False)
         seen[0] = reason(done)
         return done.ok
 
     wait_for("a cluster with a DC", released, timeout_s=timeout_s, every_s=POLL_S, last_seen=lambda: seen[0])
 
 
-def confirm_release(nodes: Sequence[Node], *, owned: Sequence[str], timeout_s: float) -> None:
-    """Wait until all nodes are online under one DC, and see to it that the hold is gone there, too.
-
-    A change made while the cluster forms may be lost: when nodes join, the newest of their configurations wins, and
-    that may be one which still has the hold (seen once in some fifty cells).
-    """
-
-    def formed(state: ClusterState) -> bool:
-        return len(state.online) == len(nodes) and state.dc is not None and state.quorum
-
-    _wait_state(f"a cluster of {len(nodes)} nodes", nodes, formed, owned=owned, timeout_s=timeout_s)
-
-    def gone() -> bool:
-        argv = ["crm_attribute", "--type", "crm_config", "--name", HOLD]
-        asked = nodes[0].run([*argv, "--query"], timeout_s=20, check=False)
-        if asked.ok:
-            nodes[0].run([*argv, "--delete"], timeout_s=20, check=False)
-        return asked.code == NO_SUCH_ATTRIBUTE
-
-    wait_for("the end of the hold on resources", gone, timeout_s=timeout_s, every_s=POLL_S)
-
-
 def wait_running(nodes: Sequence[Node], *, owned: Sequence[str], timeout_s: float) -> ClusterState:
     """Wait until all nodes are online, every resource is started and the owned ones are on one node; a failed action
-    ends the wait."""
+    ends the wait, and a hold that came back is removed again."""
 
     def running(state: ClusterState) -> bool:
         if state.failed_actions or _nowhere(state, len(nodes)):
             raise InfrastructureError(f"the cluster could not start its resources: {state.describe()}")
         formed = len(state.online) == len(nodes) and state.dc is not None and state.quorum
+        if formed and state.held:
+            nodes[0].run(["sh", "-c", RELEASE], timeout_s=20, check=False)
         started = all(resource.role == "Started" for resource in state.resources)
-        return formed and state.active is not None and started
+        return formed and state.active is not None and started and not state.held
 
     return _wait_state("all resources started", nodes, running, owned=owned, timeout_s=timeout_s)
 

@@ -150,7 +150,6 @@ def up(
         prepared.result()
         boot.release(cell.nodes[0], timeout_s=FORM_TIMEOUT_S)
         progress("volume ready, cluster forming; starting the PBX")
-        boot.confirm_release(cell.nodes, owned=cell.owned, timeout_s=FORM_TIMEOUT_S)
         state = boot.wait_running(cell.nodes, owned=cell.owned, timeout_s=RUNNING_TIMEOUT_S)
         client_pid = clients[0].result()
         if profile.sip.udp_port:

@@ -16,6 +16,9 @@ FEATURE_SET = "3.16.1"
 """crm_feature_set of Pacemaker 2.1.5. With a newer one in the file the cluster never forms and says nothing."""
 
 SCHEMA = "pacemaker-3.9"
+ADMIN_EPOCH = 1
+"""The number by which the newest of several CIBs is found before all others; only administrators change it."""
+
 SHARED_LOAD = "0%"
 """load-threshold where nodes are containers, unless the policy sets it: off. Pacemaker runs one action at a time on a
 node with a high load average (80 % per core); a container is shown the host's, that of all nodes and of the clients."""
@@ -28,7 +31,7 @@ ALERTS_FILE = "/var/log/pbx-node/alerts.jsonl"
 
 def cib_xml(policy: Policy, facts: CellFacts, *, pbx_agent: str, pbx_params: Mapping[str, Scalar]) -> str:
     """The whole file. `pbx_agent` and `pbx_params` are the profile's; the policy's own params win over them."""
-    cib = Element("cib", crm_feature_set=FEATURE_SET, epoch="1", num_updates="0", admin_epoch="1")
+    cib = Element("cib", crm_feature_set=FEATURE_SET, epoch="1", num_updates="0", admin_epoch=str(ADMIN_EPOCH))
     cib.set("validate-with", SCHEMA)
     configuration = SubElement(cib, "configuration")
     _properties(SubElement(configuration, "crm_config"), policy, facts)

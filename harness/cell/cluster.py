@@ -68,10 +68,14 @@ class ClusterState:
     refused: tuple[tuple[str, str, str], ...] = ()
     """(resource, node, reason) of probes that say the resource can't run there: Pacemaker counts none as a failure."""
 
+    held: bool = False
+    """The cluster is told to run nothing (`stop-all-resources`)."""
+
     def describe(self) -> str:
         """One line for an error: who is there, what runs where, what failed."""
         parts = [f"online: {', '.join(self.online) or 'none'}", f"dc: {self.dc or 'none'}"]
         parts += [f"quorum: {'yes' if self.quorum else 'no'}"]
+        parts += ["all resources are held"] if self.held else []
         parts += [f"{r.id} {r.role}{f' on {r.node}' if r.node else ''}" for r in self.resources]
         parts += [f"unclean: {', '.join(self.unclean)}"] if self.unclean else []
         parts += [f"failed: {', '.join(self.failed_actions)}"] if self.failed_actions else []
@@ -91,6 +95,7 @@ def parse_cluster(xml: str, *, owned: Sequence[str]) -> ClusterState:
     online = tuple(sorted(_name(node) for node in nodes if _true(node, "online") and not _true(node, "pending")))
     unclean = tuple(sorted(_name(node) for node in nodes if _true(node, "unclean")))
     dc = root.find("./summary/current_dc")
+    options = root.find("./summary/cluster_options")
     return ClusterState(
         online=online,
         dc=dc.get("name") if dc is not None else None,
@@ -101,6 +106,7 @@ def parse_cluster(xml: str, *, owned: Sequence[str]) -> ClusterState:
         fencing=tuple(_fencings(root)),
         unclean=unclean,
         refused=tuple(sorted(set(_refusals(root)))),
+        held=options is not None and _true(options, "stop-all-resources"),
     )
 
 

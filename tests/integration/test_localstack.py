@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import boto3
 import pytest
 
-from harness.catalogue import scenario
 from harness.cloud import Cloud
-from harness.command import run, wait_for
+from harness.command import run
 from harness.errors import InfrastructureError
 from harness.region import localstack
 from harness.region.books import Books, place_file
@@ -21,7 +19,6 @@ from harness.region.cleanup import leftovers
 from harness.region.credentials import HarnessKey
 from harness.region.process import start_client, start_region, stop_region
 from harness.region.router import container_pid, router_pid
-from harness.session import Request, resolve, run_once
 from harness.topology import REGION_NAME, Topology
 from tests.integration.data_plane import localstack_image
 
@@ -97,17 +94,6 @@ def test_localstack_that_ends_is_said_with_its_last_words(site: Site) -> None:
             localstack.wait(other, place_file(other))
     finally:
         stop_region(other)
-
-
-@pytest.mark.soak
-def test_a_whole_run_on_localstack_has_the_same_verdict(tmp_path: Path) -> None:
-    localstack_image()
-    request = Request(
-        scenarios=["active-node-crash"], policy="tuned", cloud="localstack", cell="lst-run", slot=7, out=tmp_path
-    )
-    outcome = run_once(resolve(request), scenario("active-node-crash"), say=lambda *_: None)
-    assert (outcome.results["verdict"], outcome.results["cloud"]) == ("pass", "localstack")
-    wait_for("nothing left", lambda: not leftovers(Topology(cell="lst-run", slot=7)), timeout_s=5)
 
 
 def _inside(pid: int, *argv: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cell.boot import query_cib, query_cluster, wait_running
+from harness.cell.boot import RELEASE, query_cib, query_cluster, wait_running
 from harness.cell.node import File, shown
 from harness.cell.traces import traces
 from harness.command import CommandFailed, Completed
@@ -92,6 +92,24 @@ def test_a_wait_for_resources_ends_at_once_when_one_can_run_nowhere() -> None:
     nodes = [ScriptedNode(name=f"pbx-{n}", stdout=sample("probe-not-installed")) for n in (1, 2, 3)]
     with pytest.raises(InfrastructureError, match="filesystem can't run on pbx-1: not installed"):
         wait_running(nodes, owned=OWNED, timeout_s=60)
+
+
+def test_a_hold_that_came_back_is_removed_again() -> None:
+    asked: list[str] = []
+
+    @dataclass(frozen=True, kw_only=True)
+    class HeldNode(ScriptedNode):
+        def run(
+            self, argv: Sequence[str], *, timeout_s: float, stdin: str | None = None, check: bool = True
+        ) -> Completed:
+            asked.append(argv[-1])
+            return super().run(argv, timeout_s=timeout_s, stdin=stdin, check=check)
+
+    held = sample("formed").replace('stop-all-resources="false"', 'stop-all-resources="true"')
+    with pytest.raises(InfrastructureError, match="all resources are held"):
+        wait_running([HeldNode(name=f"pbx-{n}", stdout=held) for n in (1, 2, 3)], owned=OWNED, timeout_s=0)
+    assert RELEASE in asked
+    assert "admin_epoch" in RELEASE and "stop-all-resources" in RELEASE
 
 
 def test_a_wait_that_is_over_says_what_was_there_instead() -> None:
