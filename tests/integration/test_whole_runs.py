@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.catalogue import scenario
+from harness.cell.cell import Cell
+from harness.checkers.outage import outage
 from harness.command import wait_for
+from harness.region import background
+from harness.region.books import Books, place_file
 from harness.region.cleanup import leftovers
+from harness.region.process import region_state, start_gateway, wait_for_gateway
+from harness.scenario import RunScenario
 from harness.session import Request, resolve, run_once
 from harness.topology import Topology
 from tests.integration.data_plane import localstack_image
@@ -40,3 +51,36 @@ def test_a_run_with_the_seconds_of_aws_passes_within_its_raised_limit_and_says_t
     assert results["outage"]["limit_s"] == pytest.approx(own + resolved.timing.allowance_s)
     assert results["phases"]["detach"] + results["phases"]["attach"] + results["phases"]["fence"] > 1
     wait_for("nothing left", lambda: not leftovers(Topology(cell="aws-run", slot=7)), timeout_s=5)
+
+
+def test_a_gateway_that_dies_in_the_middle_of_a_failover_and_comes_back_agrees_with_its_books(
+    cell: Cell, run_scenario: RunScenario
+) -> None:
+    """Killed 0.5 s after the node's links were cut, back 2 s later: the cluster gets over it, and all views are one."""
+    dead = threading.Thread(target=_kill_gateway_at_the_next_cut, args=(cell.topology,), daemon=True)
+    dead.start()
+    patient = replace(scenario(CRASH), name="gateway-dies-in-failover", checkers=[outage(limit_s=60)])
+    run_scenario(patient).assert_passed()
+    dead.join(timeout=10)
+    assert not dead.is_alive()
+    state = region_state(cell.topology)
+    active = cell.node(str(cell.cluster().active))
+    assert state["addresses"] == {cell.public_ip: active.private_ip}
+    assert state["volumes"][cell.volume_id]["attached_to"] == active.instance_id
+    books = Books.read(place_file(cell.topology))
+    assert books is not None
+    address = next(books.call("DescribeAddresses", {"AllocationId.1": cell.allocation_id}).items("addressesSet"))
+    assert address.findtext("instanceId") == active.instance_id
+    volume = next(books.call("DescribeVolumes", {"VolumeId.1": cell.volume_id}).items("volumeSet"))
+    assert [row.findtext("instanceId") for row in volume.findall("attachmentSet/item")] == [active.instance_id]
+
+
+def _kill_gateway_at_the_next_cut(topology: Topology) -> None:
+    events = topology.state_dir / "region-events.jsonl"
+    before = events.read_text().count('"links_cut"')
+    wait_for("a cut", lambda: events.read_text().count('"links_cut"') > before, timeout_s=120, every_s=0.01)
+    time.sleep(0.5)
+    (pid,) = [pid for pid, command in background.marked(topology.cell).items() if "harness.region.gateway" in command]
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(2)
+    wait_for_gateway(topology, start_gateway(topology))
