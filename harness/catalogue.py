@@ -21,6 +21,7 @@ from typing import cast
 
 from harness.checkers.types import Checker
 from harness.errors import UsageError
+from harness.region.timing import read_timing
 from harness.scenario import Scenario
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,6 +95,7 @@ def listing() -> dict[str, list[dict[str, str]]]:
         "checkers": _checker_lines(),
         "policies": [{"name": p.stem, "summary": _summary(p)} for p in sorted(POLICIES.glob("*.toml"))],
         "profiles": [{"name": p.parent.name, "summary": _summary(p)} for p in sorted(PROFILES.glob("*/profile.toml"))],
+        "timings": [{"name": t.name, "summary": t.summary} for t in map(read_timing, sorted(TIMINGS.glob("*.toml")))],
         "defects": [],
     }
 

@@ -106,6 +106,7 @@ class Timing(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=NAME)
+    summary: str = ""
     delay: Mapping[str, Delay] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -131,7 +132,9 @@ class Timing(BaseModel):
         return sum(self.delay[name].p95 for name in FAILOVER if name in self.delay)
 
 
-INSTANT = Timing(name="instant")
+INSTANT = Timing(
+    name="instant", summary="nothing is added to what an operation takes on this host; no evidence about AWS seconds"
+)
 
 
 def read_timing(path: Path) -> Timing:

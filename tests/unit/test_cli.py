@@ -91,7 +91,7 @@ def test_no_docker_engine_says_what_to_do(monkeypatch, capsys) -> None:  # type:
 def test_list_json_is_one_document_with_everything_there_is(capsys) -> None:  # type: ignore[no-untyped-def]
     assert invoke(["list", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found) == {"scenarios", "faults", "probes", "checkers", "policies", "profiles", "defects"}
+    assert set(found) == {"scenarios", "faults", "probes", "checkers", "policies", "profiles", "timings", "defects"}
     assert "active-node-crash" in {row["name"] for row in found["scenarios"]}
     assert {"default", "tuned"} <= {row["name"] for row in found["policies"]}
     assert "power_off" in {row["name"] for row in found["faults"]}

@@ -30,7 +30,8 @@ def test_the_aws_profile_covers_every_operation_and_says_that_it_is_assumed() ->
     assert aws.allowance_s == pytest.approx(sum(aws.delay[name].p95_s or 0 for name in FAILOVER))
 
 
-def test_instant_adds_nothing() -> None:
+def test_instant_adds_nothing_and_is_what_its_file_says() -> None:
+    assert read_timing(catalogue.timing_path("instant")) == INSTANT
     assert {Delays().draw(name) for name in OPERATIONS} == {0.0}
     assert (INSTANT.label, INSTANT.allowance_s, INSTANT.assumed) == ("instant", 0.0, ())
 
