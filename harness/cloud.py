@@ -49,7 +49,8 @@ class CloudError(InfrastructureError):
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeAttachment:
-    """Where a volume is: instance, device name, `attaching`, `attached` or `detaching`."""
+    """Where a volume is: instance, device name, `attaching`, `attached`, `detaching`, or `busy` (to be detached, but
+    its guest has it mounted)."""
 
     instance_id: str
     device: str
