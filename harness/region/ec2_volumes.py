@@ -164,6 +164,7 @@ def overlay_attachments(instance: ET.Element, volumes: Mapping[str, Volume]) -> 
                 parent.remove(item)
             else:
                 put(ebs, "status", place.state)
+                put(ebs, "deleteOnTermination", place.delete_on_termination)
 
 
 def finish_delete(plane: Plane, volume: Volume) -> None:
@@ -325,8 +326,10 @@ def _connect(plane: Plane, volume_id: str, place: Attachment) -> None:
         plane.volumes.attach(volume_id, instance_id=instance_id, guest_pid=pid, device=place.device)
 
 
-def _disconnect(plane: Plane, volume_id: str, place: Attachment) -> Literal["gone", "busy", "books away"]:
+def _disconnect(plane: Plane, volume_id: str, place: Attachment) -> Literal["gone", "busy", "no answer"]:
     """Take the device from the guest and tell the books."""
+    if not place.force and plane.state.instances[place.instance_id].transition == "recovering":
+        return "no answer"  # its host is dead, nobody there lets go of anything (ours)
     try:
         if plane.volumes.attachment(volume_id, instance_id=place.instance_id) is not None:
             plane.volumes.detach(volume_id, force=place.force, instance_id=place.instance_id)
@@ -334,7 +337,7 @@ def _disconnect(plane: Plane, volume_id: str, place: Attachment) -> Literal["gon
     except VolumeBusy:
         return "busy"
     except AwsError as error:  # a refusal: they have been told already, by a gateway that was killed right after
-        return "gone" if error.status < 500 else "books away"
+        return "gone" if error.status < 500 else "no answer"
     return "gone"
 
 
@@ -363,7 +366,7 @@ def _row(volume_id: str, place: Attachment) -> dict[str, str | bool]:
         "device": place.device,
         "status": place.state,
         "attachTime": place.since,
-        "deleteOnTermination": False,
+        "deleteOnTermination": place.delete_on_termination,
     }
 
 

@@ -7,6 +7,7 @@ ever sees a half-wired machine.
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -65,6 +66,7 @@ class Instances:
         self._docker = docker_client
         self._lock = Lock()
         self._stopping: set[str] = set()
+        self._hurried: set[str] = set()
         self._containers: dict[str, str] = {}
         self._services: list[subprocess.Popen[bytes]] = []
 
@@ -127,7 +129,8 @@ class Instances:
             return cut.time_ns
 
     def shut_down(self, instance_id: str, *, timeout_s: float) -> None:
-        """Ask the guest to shut down and wait until it has; one that takes longer than `timeout_s` loses its power."""
+        """Ask the guest to shut down and wait until it has; one that takes longer than `timeout_s`, or that is to
+        hurry, loses its power."""
         with self._switching_off(instance_id):
             pid = self.pid(instance_id)
             if pid is not None:
@@ -139,6 +142,16 @@ class Instances:
                     self._journal.record("instance_off", instance_id=instance_id, how="shut_down")
                     return
         self.power_off(instance_id)
+
+    def hurry(self, instance_id: str) -> None:
+        """A shutdown that is waited for loses its power now; returns at once."""
+        with self._lock:
+            self._hurried.add(instance_id)
+
+    def frozen(self, instance_id: str) -> bool:
+        """Whether the machine is on and nothing in it runs: its container is paused."""
+        state = self._state(instance_id)
+        return state is not None and bool(state["Paused"])
 
     def start(self, instance_id: str) -> None:
         """Switch the machine on again: its own disk, fresh /run, its volumes attached. A running one is left alone,
@@ -183,8 +196,8 @@ class Instances:
         container = self._docker.containers.create(
             spec.image,
             ["/bin/sh", "-c", WAIT_FOR_POWER, "power-on", *command],
-            name=f"{self._topology.cell}-{spec.name}",
-            hostname=spec.name,
+            name=self._free_name(spec),
+            hostname=_safe(spec.name),
             network=network,
             networking_config={network: endpoint},
             mac_address=None if modern else mac,
@@ -204,9 +217,17 @@ class Instances:
         with self._lock:
             self._containers[spec.instance_id] = container.id
 
+    def _free_name(self, spec: InstanceSpec) -> str:
+        """A name for the container: that of the instance, and its id behind it where another has the same Name tag."""
+        name = f"{self._topology.cell}-{_safe(spec.name)}"
+        taken = self._docker.api.containers(all=True, filters={"name": f"^/{name}$"})
+        return f"{name}-{spec.instance_id}" if taken else name
+
     def _boot(self, instance_id: str) -> None:
         """Start the container, wire it, and let its init run."""
         container = self._container(instance_id)
+        with self._lock:
+            self._hurried.discard(instance_id)
         try:
             self._docker.api.start(container)
         except DockerException as error:
@@ -229,7 +250,7 @@ class Instances:
         self._journal.record("instance_on", instance_id=instance_id, pid=pid)
 
     def _shuts_down(self, instance_id: str, timeout_s: float) -> bool:
-        """SIGTERM to the guest's init; whether the guest ended in time. A paused guest does not listen."""
+        """SIGTERM to the guest's init; whether the guest ended in time and unhurried. A paused one does not listen."""
         state = self._state(instance_id)
         if state is None or state["Paused"]:
             return state is None
@@ -237,11 +258,13 @@ class Instances:
             self._docker.api.kill(self._container(instance_id), signal="SIGTERM")
         try:
             wait_for(
-                f"the shutdown of instance {instance_id}", lambda: self.pid(instance_id) is None, timeout_s=timeout_s
+                f"the shutdown of instance {instance_id}",
+                lambda: instance_id in self._hurried or self.pid(instance_id) is None,
+                timeout_s=timeout_s,
             )
         except TimedOut:
             return False
-        return True
+        return self.pid(instance_id) is None
 
     def _await_death(self, instance_id: str, pid: int, links: tuple[str, ...]) -> None:
         """Until init, container and network namespace are gone, the last of which shows in the links' end."""
@@ -295,6 +318,11 @@ class Instances:
             with self._lock:
                 self._containers.pop(instance_id, None)
             return None
+
+
+def _safe(name: str) -> str:
+    """A Name tag, which may hold anything, as a host or a container can be named."""
+    return re.sub(r"[^A-Za-z0-9-]+", "-", name).strip("-")[:63] or "instance"
 
 
 def _facts(spec: InstanceSpec) -> dict[str, Any]:
