@@ -16,10 +16,15 @@ from harness.cell import boot
 from harness.cell.cell import FORM_TIMEOUT_S, LAUNCH_TIMEOUT_S, Cell, cell_facts, container_node, save
 from harness.cell.guest import CIB_FILE
 from harness.cell.node import Node
+from harness.clock import NS_PER_S, now_ns
 from harness.command import wait_for
 from harness.errors import InfrastructureError
 
 TERMINATE_TIMEOUT_S = 60.0
+LOSS_TIMEOUT_S = 150.0
+"""A fence agent that gets no answer it knows tries until its own time-out."""
+
+CONFIRM_AGAIN_S = 5
 POLL_S = 0.2
 
 
@@ -35,6 +40,7 @@ def replace_node(cell: Cell, name: str) -> Cell:
         raise InfrastructureError(f"{name} is {state}: only a node whose instance is terminated can be replaced")
     cell.cloud.wait_state(old.instance_id, "terminated", timeout_s=TERMINATE_TIMEOUT_S)
     survivors = [node for node in cell.nodes if node.name != name]
+    _bury(survivors, name)
     instance_id = cell.cloud.launch_like(
         survivors[0].instance_id, name=name, private_ip=old.private_ip, timeout_s=LAUNCH_TIMEOUT_S
     )
@@ -45,7 +51,7 @@ def replace_node(cell: Cell, name: str) -> Cell:
         made.nodes.index(new)
     ]
     new.put({path: file for path, file in files.items() if path != CIB_FILE})  # it gets the cluster's own when it joins
-    _introduce(survivors, name=name, old=old.instance_id, new=instance_id)
+    _introduce(survivors, old=old.instance_id, new=instance_id)
     boot.start_cluster([new])
     _wait_online(made, name)
     return made
@@ -73,18 +79,35 @@ def parameters_that_name(cib: str, instance_id: str, new: str) -> Iterator[Param
             yield Parameter(id=str(pair.get("id")), name=str(pair.get("name")), value=value.replace(instance_id, new))
 
 
-def _introduce(survivors: Sequence[Node], *, name: str, old: str, new: str) -> None:
-    """Tell the cluster which instance the node is now; and that it is down, if it still waits for that to be sure.
+def _bury(survivors: Sequence[Node], name: str) -> None:
+    """Wait until the cluster knows that the node is gone, and tell it that it is down, if it has to be sure of that.
 
     A terminated instance can be neither stopped nor started, so that no fence agent gets an answer that it knows: the
-    operator's word, who saw it `terminated`, has to do (`stonith_admin --confirm`).
+    word of the operator, who saw it `terminated`, has to do (`stonith_admin --confirm`). All this, and the end of every
+    fencing under way, before there is another instance of that name, which the cluster would fence instead.
     """
+    seen, confirmed = "nothing", 0
+
+    def settled() -> bool:
+        nonlocal seen, confirmed
+        state = boot.query_cluster(survivors, owned=())
+        seen = state.describe()
+        if name in state.unclean and now_ns() - confirmed > CONFIRM_AGAIN_S * NS_PER_S:
+            boot.spokesman(survivors).run(["stonith_admin", "--confirm", name], timeout_s=30, check=False)
+            confirmed = now_ns()
+        under_way = any(fencing.target == name and fencing.status == "pending" for fencing in state.fencing)
+        return name not in state.online and name not in state.unclean and not under_way
+
+    what = f"the cluster to give {name} up"
+    wait_for(what, settled, timeout_s=LOSS_TIMEOUT_S, every_s=POLL_S, last_seen=lambda: seen)
+
+
+def _introduce(survivors: Sequence[Node], *, old: str, new: str) -> None:
+    """Tell the cluster which instance the node is now."""
     speaker = boot.spokesman(survivors)
     for parameter in parameters_that_name(boot.query_cib(survivors), old, new):
         where = f"//nvpair[@id='{parameter.id}']"
         speaker.run(["cibadmin", "--modify", "--xpath", where, "--xml-text", parameter.xml], timeout_s=10)
-    if name in boot.query_cluster(survivors, owned=()).unclean:
-        speaker.run(["stonith_admin", "--confirm", name], timeout_s=30)
 
 
 def _wait_online(cell: Cell, name: str) -> None:
