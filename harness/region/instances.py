@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from threading import Lock
@@ -37,6 +38,9 @@ NO_DNS = "nameserver 127.0.0.1\noptions attempts:1\n"
 """A guest's resolv.conf: questions are refused at once, none leaves the guest; names are in /etc/hosts."""
 
 DEATH_TIMEOUT_S = 15
+CONFLICT = 409
+"""Docker's answer when a name is taken."""
+
 POWER_GOOD = "run/power-good"
 WAIT_FOR_POWER = 'until [ -e /run/power-good ]; do sleep 0.01; done; exec "$@"'
 
@@ -193,10 +197,10 @@ class Instances:
         endpoint = api.create_endpoint_config(ipv4_address=spec.private_ip, mac_address=mac if modern else None)
         command = image["Config"]["Cmd"] or ["sleep", "infinity"]
         apparmor = any("name=apparmor" in option for option in api.info().get("SecurityOptions") or ())
-        container = self._docker.containers.create(
+        create = partial(
+            self._docker.containers.create,
             spec.image,
             ["/bin/sh", "-c", WAIT_FOR_POWER, "power-on", *command],
-            name=self._free_name(spec),
             hostname=_safe(spec.name),
             network=network,
             networking_config={network: endpoint},
@@ -214,14 +218,15 @@ class Instances:
                 ADDRESS_LABEL: spec.private_ip,
             },
         )
+        name = f"{self._topology.cell}-{_safe(spec.name)}"
+        try:
+            container = create(name=name)
+        except APIError as error:
+            if error.status_code != CONFLICT:
+                raise
+            container = create(name=f"{name}-{spec.instance_id}")  # another has the same Name tag
         with self._lock:
             self._containers[spec.instance_id] = container.id
-
-    def _free_name(self, spec: InstanceSpec) -> str:
-        """A name for the container: that of the instance, and its id behind it where another has the same Name tag."""
-        name = f"{self._topology.cell}-{_safe(spec.name)}"
-        taken = self._docker.api.containers(all=True, filters={"name": f"^/{name}$"})
-        return f"{name}-{spec.instance_id}" if taken else name
 
     def _boot(self, instance_id: str) -> None:
         """Start the container, wire it, and let its init run."""
