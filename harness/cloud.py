@@ -141,18 +141,6 @@ class Cloud:
         self._wait_running(launched, name, timeout_s)
         return launched
 
-    def status_checks(self, instance_id: str) -> tuple[str, str]:
-        """System and instance status: ok, impaired, initializing, insufficient-data or not-applicable."""
-        with _calling("DescribeInstanceStatus"):
-            answer = self._ec2.describe_instance_status(InstanceIds=[instance_id], IncludeAllInstances=True)
-        row = answer["InstanceStatuses"][0]
-        return str(row["SystemStatus"]["Status"]), str(row["InstanceStatus"]["Status"])
-
-    def protect_from_stop(self, instance_id: str, *, on: bool) -> None:
-        """With stop protection nobody can stop or terminate the instance through the API, a fence agent neither."""
-        with _calling("ModifyInstanceAttribute"):
-            self._ec2.modify_instance_attribute(InstanceId=instance_id, DisableApiStop={"Value": on})
-
     def instance_state(self, instance_id: str) -> str:
         """pending, running, stopping, stopped, shutting-down or terminated."""
         return str(self._instance(instance_id)["State"]["Name"])
