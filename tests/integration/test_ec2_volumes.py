@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from harness.cloud import CloudError
 from harness.command import wait_for
 from harness.region import ec2_volume_changes, ec2_volumes
 from harness.region.plane import Plane
@@ -188,6 +189,17 @@ def test_a_volume_grows_while_it_is_attached(site: Site, two: tuple[str, str], v
     assert (seen(site, volume)["Size"], seen(site, volume)["Iops"], site.volumes.sizes_gib[volume]) == (8, 2000, 8)
     assert seen(site, volume)["Attachments"][0]["State"] == "attached"
     assert error_of(site.ec2().modify_volume, VolumeId=volume, Size=7) == "InvalidParameterValue"
+
+
+def test_growing_returns_when_the_size_is_there_and_fails_when_it_never_will(site: Site, volume: str) -> None:
+    site.plane.delays.hold({"optimize": 600.0})
+    site.cloud().grow(volume, size_gib=6, timeout_s=5)
+    assert site.volumes.sizes_gib[volume] == 6
+    other = site.cloud().create_volume(size_gib=4)
+    site.volumes.fail_grow = True
+    with pytest.raises(CloudError, match="the host is full"):
+        site.cloud().grow(other, size_gib=6, timeout_s=5)
+    assert site.cloud().volume_status(other) == "ok"
 
 
 def test_the_new_size_is_there_when_the_volume_is_optimizing(site: Site, volume: str) -> None:
