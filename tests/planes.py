@@ -79,32 +79,53 @@ class FakeAttachment:
 
 @dataclass(kw_only=True)
 class FakeVolumes:
-    """A volume in `mounted` is busy."""
+    """A volume in `mounted` is busy; `stalled_s` is how long its oldest request waits."""
 
-    places: dict[str, FakeAttachment | None] = field(default_factory=dict)
+    places: dict[str, dict[str, FakeAttachment]] = field(default_factory=dict)
+    sizes_gib: dict[str, int] = field(default_factory=dict)
+    shared: set[str] = field(default_factory=set)
     mounted: set[str] = field(default_factory=set)
+    stalled_s: dict[str, float] = field(default_factory=dict)
     fail_attach: bool = False
     fail_detach: bool = False
+    fail_grow: bool = False
 
-    def create(self, volume_id: str, *, size_gib: int) -> None:
-        self.places[volume_id] = None
+    def create(self, volume_id: str, *, size_gib: int, shared: bool = False) -> None:
+        self.places[volume_id], self.sizes_gib[volume_id] = {}, size_gib
+        if shared:
+            self.shared.add(volume_id)
 
     def attach(self, volume_id: str, *, instance_id: str, guest_pid: int, device: str) -> str:
         if self.fail_attach:
             raise RuntimeError("no loop device left")
-        assert self.places[volume_id] is None
-        self.places[volume_id] = FakeAttachment(instance_id=instance_id, device=device)
+        assert volume_id in self.shared or not self.places[volume_id]
+        self.places[volume_id][instance_id] = FakeAttachment(instance_id=instance_id, device=device)
         return "/dev/nvme1n1"
 
-    def detach(self, volume_id: str, *, force: bool = False) -> None:
+    def detach(self, volume_id: str, *, force: bool = False, instance_id: str | None = None) -> None:
         if self.fail_detach:
             raise RuntimeError("losetup did not end")
         if volume_id in self.mounted and not force:
             raise VolumeBusy(volume_id)
-        self.places[volume_id] = None
+        self.places[volume_id].pop(instance_id or next(iter(self.places[volume_id]), ""), None)
 
-    def attachment(self, volume_id: str) -> FakeAttachment | None:
-        return self.places.get(volume_id)
+    def attachment(self, volume_id: str, *, instance_id: str | None = None) -> FakeAttachment | None:
+        places = self.places.get(volume_id, {})
+        return places.get(instance_id) if instance_id else next(iter(places.values()), None)
+
+    def attachments(self, volume_id: str) -> list[FakeAttachment]:
+        return list(self.places[volume_id].values())
+
+    def grow(self, volume_id: str, *, size_gib: int) -> None:
+        if self.fail_grow:
+            raise RuntimeError("the host is full")
+        self.sizes_gib[volume_id] = size_gib
+
+    def status(self, volume_id: str) -> dict[str, Any]:
+        return {"stalled_s": self.stalled_s.get(volume_id, 0.0)}
+
+    def list(self) -> list[str]:
+        return sorted(self.places)
 
     def delete(self, volume_id: str) -> None:
         del self.places[volume_id]

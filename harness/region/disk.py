@@ -1,24 +1,33 @@
-"""What a volume does with reads, writes and flushes: one live opening at a time, fault switches, and power loss.
+"""What a volume does with reads, writes and flushes: live openings, fault switches, growth, and power loss.
 
-An opening ("handle") stands for one attachment. Power loss kills the handles that are open: whatever comes through
-them from then on, and whatever is waiting in them, gets EIO for ever. The next opening finds a healthy disk with what
-was flushed. No FUSE in here: `harness.region.volume_server` connects it.
+An opening ("handle") stands for one attachment. Power loss kills the handles that are open, or one of them: whatever
+comes through it from then on, and whatever is waiting in it, gets EIO for ever. The next opening finds a healthy disk
+with what was flushed.
+
+A disk has one live opening and a volatile cache. A *shared* one (Multi-Attach) has up to sixteen and writes through:
+what one machine wrote, another may have read, so that the first one's power cut can't take it back. What is lost then
+is what the machine itself had not written yet.
+
+No FUSE in here: `harness.region.volume_server` connects it.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
-from threading import Condition
+from threading import Condition, get_ident
 from typing import Any, Literal
 
 from harness.region.write_cache import PowerLoss, WriteCache
 
 CACHE_LIMIT_BYTES = 64 << 20
+SHARED_LIMIT = 16
+"""Machines that may share one disk (AWS: "Amazon EBS Multi-Attach")."""
 
 Kind = Literal["read", "write", "flush"]
 
@@ -50,7 +59,9 @@ class Switches:
 class Disk:
     """A disk over `backing` (its size is the file's); thread-safe. I/O methods raise OSError as a device would."""
 
-    def __init__(self, backing: Path, *, cache_limit_bytes: int = CACHE_LIMIT_BYTES, seed: int = 0) -> None:
+    def __init__(
+        self, backing: Path, *, cache_limit_bytes: int = CACHE_LIMIT_BYTES, seed: int = 0, shared: bool = False
+    ) -> None:
         self._fd = os.open(backing, os.O_RDWR | os.O_CLOEXEC)
         self.size_bytes = os.fstat(self._fd).st_size
         self._cache = WriteCache(fd=self._fd, size_bytes=self.size_bytes, limit_bytes=cache_limit_bytes)
@@ -59,14 +70,18 @@ class Disk:
         self._random = Random(seed)
         self._open: dict[int, bool] = {}
         """Handle -> whether it still has power."""
-        self._handles = 0
+        self._handles = secrets.randbelow(1 << 40)
+        """The last one given; of another server of the same disk none may be mistaken for one of ours."""
+        self._openings = SHARED_LIMIT if shared else 1
+        self._write_through = shared
+        self._waiting_since_s: dict[int, float] = {}
         self._busy_until_s = 0.0
         self._counts = {"reads": 0, "writes": 0, "flushes": 0, "errors": 0, "corrupted": 0, "waiting": 0}
 
     def open(self) -> int:
-        """A new handle; EBUSY while another one has power: a volume is attached to one machine."""
+        """A new handle; EBUSY while another one has power (a shared disk: sixteen): a volume has one machine."""
         with self._changed:
-            if any(self._open.values()):
+            if sum(self._open.values()) >= self._openings:
                 raise OSError(errno.EBUSY, "the volume is attached")
             self._handles += 1
             self._open[self._handles] = True
@@ -98,6 +113,8 @@ class Disk:
             self._refuse_dead(handle)
             self._counts["writes"] += 1
             self._cache.write(offset, data)
+            if self._write_through:
+                self._cache.flush()
         return len(data)
 
     def flush(self, handle: int) -> None:
@@ -119,11 +136,20 @@ class Disk:
             self._cache.flush()
         os.fdatasync(self._fd)
 
-    def power_loss(self, *, keep_ratio: float, seed: int) -> PowerLoss:
-        """Drop what is not flushed and kill the open handles, also those that hang."""
+    def grow(self, size_bytes: int) -> None:
+        """From now on the disk is so large; never smaller than it was. What is new reads as zeros."""
+        with self._changed:
+            if size_bytes < self.size_bytes:
+                raise ValueError(f"a disk of {self.size_bytes} bytes can't shrink to {size_bytes}")
+            os.ftruncate(self._fd, size_bytes)
+            self.size_bytes = size_bytes
+            self._cache.grow(size_bytes)
+
+    def power_loss(self, *, keep_ratio: float, seed: int, handle: int | None = None) -> PowerLoss:
+        """Drop what is not flushed and kill the open handles, or `handle` alone, also while they hang."""
         with self._changed:
             loss = self._cache.power_loss(keep_ratio=keep_ratio, seed=seed)
-            self._open = dict.fromkeys(self._open, False)
+            self._open = {each: alive and handle not in (None, each) for each, alive in self._open.items()}
             self._changed.notify_all()
         return loss
 
@@ -140,6 +166,8 @@ class Disk:
             return {
                 "size_bytes": self.size_bytes,
                 "open": sum(self._open.values()),
+                "handles": sorted(handle for handle, alive in self._open.items() if alive),
+                "stalled_s": self._stalled_s(),
                 "dead": sum(not alive for alive in self._open.values()),
                 "dirty_blocks": self._cache.dirty_blocks,
                 "switches": asdict(self._switches),
@@ -150,6 +178,7 @@ class Disk:
         """Let a request wait as the switches say, then in or not. Power loss ends every wait."""
         with self._changed:
             self._counts["waiting"] += 1
+            self._waiting_since_s[get_ident()] = time.monotonic()
             self._changed.wait_for(lambda: not (self._switches.hang and self._open.get(handle)))
             switches = self._switches
             until_s = time.monotonic() + switches.latency_ms / 1000
@@ -160,11 +189,16 @@ class Disk:
             while self._open.get(handle) and (left_s := until_s - time.monotonic()) > 0:
                 self._changed.wait(left_s)
             self._counts["waiting"] -= 1
+            del self._waiting_since_s[get_ident()]
             self._refuse_dead(handle)
             ratio: float = getattr(switches, f"{kind}_error_ratio")
             if self._random.random() < ratio:
                 self._counts["errors"] += 1
                 raise OSError(getattr(errno, switches.error), f"injected {kind} error")
+
+    def _stalled_s(self) -> float:
+        """How long the oldest request waits by now."""
+        return max((time.monotonic() - since_s for since_s in self._waiting_since_s.values()), default=0.0)
 
     def _refuse_dead(self, handle: int) -> None:
         if not self._open.get(handle):

@@ -12,7 +12,7 @@ from typing import Any
 from harness.region.calls import AwsError, Call, Document, answer, put, take_filters
 from harness.region.credentials import new_access_key_id
 from harness.region.ec2_addresses import release_instance_address
-from harness.region.ec2_volumes import connect_volumes, overlay_attachment, part_with_volumes
+from harness.region.ec2_volumes import connect_volumes, overlay_attachments, part_with_volumes
 from harness.region.instances import InstanceSpec
 from harness.region.plane import Action, Plane, refuse_dry_run
 from harness.region.semantics import addresses, instances
@@ -93,7 +93,6 @@ def describe_instances(plane: Plane, call: Call) -> bytes:
         document = plane.books.call("DescribeInstances", params)
         tables = plane.seen()
     records = tables.instances
-    places = {v.volume_id: v.attachment for v in tables.volumes.values()}
     keep: dict[str, bool] = {}
     for item in document.items("reservationSet", "instancesSet"):
         instance_id = item.findtext("instanceId") or ""
@@ -104,8 +103,7 @@ def describe_instances(plane: Plane, call: Call) -> bytes:
         if records[instance_id].reason:
             put(item, "stateReason", {"code": "Server.InternalError", "message": records[instance_id].reason})
         keep[instance_id] = _matches(state, wanted)
-        for mapping in item.findall("blockDeviceMapping/item/ebs"):
-            overlay_attachment(mapping, places.get(mapping.findtext("volumeId") or ""))
+        overlay_attachments(item, tables.volumes)
     document.keep("reservationSet/item/instancesSet", keep, "instanceId")
     for reservations in document.root.findall("reservationSet"):
         for reservation in reservations.findall("item"):

@@ -1,41 +1,70 @@
-"""The EC2 actions on volumes: one place at a time, `detaching` until the guest lets go, and states that are true."""
+"""The EC2 actions on volumes: one place at a time, `detaching` until the guest lets go, and states that are true.
+
+What is changed or asked of volumes in use is in ec2_volume_changes.py; how books, state and data plane come to agree
+again after the death of a gateway, in volume_agreement.py.
+"""
 
 from __future__ import annotations
 
-import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from typing import Literal
 
+from harness.region import volume_agreement
 from harness.region.calls import AwsError, Call, answer, put, take_filters
 from harness.region.plane import RETRY_S, Action, Plane, refuse_dry_run
 from harness.region.semantics import volumes as semantics
+from harness.region.semantics.volume_changes import check_size
 from harness.region.semantics.volumes import Attachment
 from harness.region.state import Volume
 from harness.region.volumes import VolumeBusy
 from harness.topology import ZONE
 
-STATE_FILTERS = ("status", "attachment.status")
+FILTERS = {
+    "status": "status",
+    "size": "size",
+    "volume-type": "volumeType",
+    "multi-attach-enabled": "multiAttachEnabled",
+    "attachment.status": "attachmentSet/item/status",
+    "attachment.instance-id": "attachmentSet/item/instanceId",
+    "attachment.device": "attachmentSet/item/device",
+    "attachment.delete-on-termination": "attachmentSet/item/deleteOnTermination",
+}
+"""DescribeVolumes' filters on what the region knows better than the books, and where their values are in the answer."""
 
 
 def create_volume(plane: Plane, call: Call) -> bytes:
-    """CreateVolume: an entry in the books and a block device that keeps what is flushed to it."""
+    """CreateVolume: an entry in the books and a block device that keeps what is flushed to it; `creating` at first."""
     refuse_dry_run(call)
-    if call.get("SnapshotId"):
-        raise AwsError("UnsupportedOperation", "This region has no snapshots.")
-    size = call.require("Size")
-    if not re.fullmatch(r"[1-9][0-9]{0,4}", size):
-        raise AwsError("InvalidParameterValue", f"Invalid value '{size}' for Size. Volumes have 1 to 16384 GiB.")
-    size_gib = int(size)
+    volume_type, shared = call.get("VolumeType") or "gp2", call.flag("MultiAttachEnabled")
+    semantics.decide_create(volume_type=volume_type, multi_attach=shared, snapshot_id=call.get("SnapshotId"))
+    size_gib = check_size(call.require("Size"), volume_type)
+    zone = call.require("AvailabilityZone")
+    params = {name: value for name, value in call.params.items() if shared or name != "MultiAttachEnabled"}
     with plane.state.lock:
-        document = plane.books.call("CreateVolume", call.params)
+        document = plane.books.call("CreateVolume", params)
         volume_id = document.root.findtext("volumeId") or ""
         if volume_id in plane.state.volumes:  # the same ClientToken again
             return document.body(call)
-        plane.volumes.create(volume_id, size_gib=size_gib)
-        plane.state.put(Volume(volume_id=volume_id, size_gib=size_gib, zone=call.require("AvailabilityZone")))
+        plane.volumes.create(volume_id, size_gib=size_gib, shared=shared)
+        iops, throughput = document.root.findtext("iops"), document.root.findtext("throughput")
+        volume = Volume(
+            volume_id=volume_id,
+            size_gib=size_gib,
+            zone=zone,
+            volume_type=volume_type,
+            iops=int(iops) if iops else None,
+            throughput=int(throughput) if throughput else None,
+            multi_attach=shared,
+            creating=True,
+        )
+        plane.state.put(volume)
+    plane.background(finish_create, plane, volume_id)
+    _show(document.root, volume)
     return document.body(call)
 
 
@@ -43,11 +72,10 @@ def delete_volume(plane: Plane, call: Call) -> bytes:
     """DeleteVolume: only when it is attached nowhere."""
     refuse_dry_run(call)
     with plane.state.lock:
-        volume = _volume(plane, call.require("VolumeId"))
-        semantics.decide_delete(volume.volume_id, volume.attachment)
-        plane.books.call("DeleteVolume", {"VolumeId": volume.volume_id})
-        plane.volumes.delete(volume.volume_id)
-        plane.state.drop(volume)
+        volume = known_volume(plane, call.require("VolumeId"))
+        semantics.decide_delete(volume.volume_id, volume.attachments, creating=volume.creating)
+        plane.state.put(replace(volume, deleting=True))
+        finish_delete(plane, volume)
     return answer(call, {"return": True})
 
 
@@ -56,78 +84,119 @@ def attach_volume(plane: Plane, call: Call) -> bytes:
     refuse_dry_run(call)
     device = call.require("Device")
     with plane.state.lock:
-        volume = _volume(plane, call.require("VolumeId"))
+        volume = known_volume(plane, call.require("VolumeId"))
         instance = plane.instance(call.require("InstanceId"))
+        instance_id = instance.instance_id
+        there = [v.place_at(instance_id) for v in plane.state.volumes_of(instance_id)]
         semantics.decide_attach(
             volume.volume_id,
-            volume.attachment,
-            instance_id=instance.instance_id,
+            volume.attachments,
+            instance_id=instance_id,
             instance=plane.state_of(instance),
             device=device,
             same_zone=volume.zone == ZONE,
-            devices_in_use=[v.attachment.device for v in plane.state.volumes_of(instance.instance_id) if v.attachment],
+            devices_in_use=[place.device for place in there if place is not None],
+            creating=volume.creating or volume.deleting,
+            multi_attach=volume.multi_attach,
         )
-        where = {"VolumeId": volume.volume_id, "InstanceId": instance.instance_id, "Device": device}
-        plane.books.call("AttachVolume", where)
-        place = Attachment(instance_id=instance.instance_id, device=device, state="attaching", since=_now())
-        plane.state.put(replace(volume, attachment=place))
-    plane.background(finish_attach, plane, volume.volume_id)
+        if not volume.multi_attach:  # the books know of one place only; of several they tell nothing true
+            where = {"VolumeId": volume.volume_id, "InstanceId": instance_id, "Device": device}
+            plane.books.call("AttachVolume", where)
+        place = Attachment(instance_id=instance_id, device=device, state="attaching", since=now_text())
+        plane.state.put(volume.placed(place))
+    plane.background(finish_attach, plane, volume.volume_id, instance_id)
     return answer(call, _row(volume.volume_id, place))
 
 
 def detach_volume(plane: Plane, call: Call) -> bytes:
-    """DetachVolume: `detaching` until the guest has unmounted it, or is off, or Force is given."""
+    """DetachVolume: `detaching`, and `busy` while the guest has it mounted, until it has unmounted it, or is off, or
+    Force is given."""
     refuse_dry_run(call)
     with plane.state.lock:
-        volume = _volume(plane, call.require("VolumeId"))
+        volume = known_volume(plane, call.require("VolumeId"))
         instance_id = call.get("InstanceId")
         if instance_id is not None:
             plane.instance(instance_id)
         place = semantics.decide_detach(
             volume.volume_id,
-            volume.attachment,
+            volume.attachments,
             instance_id=instance_id,
             device=call.get("Device"),
             force=call.flag("Force"),
+            multi_attach=volume.multi_attach,
         )
-        already = volume.attachment is not None and volume.attachment.state == "detaching"
-        plane.state.put(replace(volume, attachment=place))
+        before = volume.place_at(place.instance_id)
+        already = before is not None and before.leaving
+        plane.state.put(volume.placed(place))
     if not already:
-        plane.background(finish_detach, plane, volume.volume_id)
+        plane.background(finish_detach, plane, volume.volume_id, place.instance_id)
     return answer(call, _row(volume.volume_id, place))
 
 
 def describe_volumes(plane: Plane, call: Call) -> bytes:
-    """DescribeVolumes of the books, with attachments as they are."""
-    params, wanted = take_filters(call.params, STATE_FILTERS)
+    """DescribeVolumes of the books, with state, size and attachments as they are."""
+    for volume_id in call.numbered("VolumeId"):
+        semantics.check_volume_id(volume_id, [volume_id])  # whether there is one, the books know
+    params, wanted = take_filters(call.params, tuple(FILTERS))
     with plane.state.lock:
         document = plane.books.call("DescribeVolumes", params)
-        volumes = plane.seen().volumes
+        now, seen = plane.state.volumes, plane.seen().volumes
+        young = {volume_id: replace(volume, creating=True) for volume_id, volume in now.items()}
+        volumes = {**young, **seen}  # what is too new to be seen is still being created
     keep: dict[str, bool] = {}
     for item in document.items("volumeSet"):
-        volume = volumes.get(item.findtext("volumeId") or "")
-        if volume is not None:
-            place = volume.attachment
-            put(item, "status", "in-use" if place else "available")
-            put(item, "attachmentSet", [_row(volume.volume_id, place)] if place else [])
-        status = item.findtext("status") or ""
-        attachment = item.findtext("attachmentSet/item/status") or ""
-        keep[item.findtext("volumeId") or ""] = status in wanted.get("status", {status}) and attachment in wanted.get(
-            "attachment.status", {attachment}
-        )
+        volume_id = item.findtext("volumeId") or ""
+        if volume_id in volumes:
+            _show(item, volumes[volume_id])
+        keep[volume_id] = all(_matches(item, FILTERS[name], values) for name, values in wanted.items())
     document.keep("volumeSet", keep, "volumeId")
     return document.body(call)
 
 
-def overlay_attachment(ebs: ET.Element, place: Attachment | None) -> None:
-    """The attachment status inside DescribeInstances' block device mapping."""
-    if place is not None:
-        put(ebs, "status", place.state)
+def overlay_attachments(instance: ET.Element, volumes: Mapping[str, Volume]) -> None:
+    """The attachments inside DescribeInstances' block device mapping: as they are, and only those that are."""
+    instance_id = instance.findtext("instanceId") or ""
+    places = {v.volume_id: place for v in volumes.values() if (place := v.place_at(instance_id)) is not None}
+    if (mapping := instance.find("blockDeviceMapping")) is None:
+        mapping = ET.SubElement(instance, "blockDeviceMapping")
+    for item in mapping.findall("item"):
+        volume_id, ebs = item.findtext("ebs/volumeId") or "", item.find("ebs")
+        if ebs is not None and volume_id in places:
+            put(ebs, "status", places.pop(volume_id).state)
+        elif volume_id in volumes:
+            mapping.remove(item)
+    for volume_id, place in places.items():
+        item = ET.SubElement(mapping, "item")
+        put(item, "deviceName", place.device)
+        row = _row(volume_id, place)
+        put(item, "ebs", {name: row[name] for name in ("volumeId", "status", "attachTime", "deleteOnTermination")})
 
 
-def finish_attach(plane: Plane, volume_id: str) -> None:
+def finish_delete(plane: Plane, volume: Volume) -> None:
+    """The books no longer know it, then nobody has its data any more. Under the state's lock; can be done again."""
+    try:
+        plane.books.call("DeleteVolume", {"VolumeId": volume.volume_id})
+    except AwsError as error:
+        if error.code != "InvalidVolume.NotFound":  # they know of it already
+            plane.state.put(volume)
+            raise
+    if volume.volume_id in plane.volumes.list():
+        plane.volumes.delete(volume.volume_id)
+    plane.state.drop(volume)
+
+
+def finish_create(plane: Plane, volume_id: str) -> None:
+    """Worker: `available` after the time that AWS takes."""
+    plane.take("create")
+    with plane.state.lock:
+        volume = plane.state.volumes.get(volume_id)
+        if volume is not None:
+            plane.state.put(replace(volume, creating=False))
+
+
+def finish_attach(plane: Plane, volume_id: str, instance_id: str) -> None:
     """Worker: give the guest the device. A machine that is off gets it when it starts."""
-    place = plane.state.volumes[volume_id].attachment
+    place = place_of(plane, volume_id, instance_id)
     if place is None:
         return
     plane.take("attach")
@@ -135,107 +204,168 @@ def finish_attach(plane: Plane, volume_id: str) -> None:
     if late_s > 0:  # the control plane says yes before the guest has the device
         _now_attached(plane, volume_id, place)
         plane.closing.wait(late_s)
-    with plane.machine_lock(place.instance_id):
-        if not _still(plane.state.volumes[volume_id].attachment, place):
+    with plane.machine_lock(instance_id):
+        if not _still(place_of(plane, volume_id, instance_id), place):
             return
         try:
             _connect(plane, volume_id, place)
         except Exception:
             with suppress(AwsError):
-                plane.books.call("DetachVolume", {"VolumeId": volume_id, "InstanceId": place.instance_id})
-            with plane.state.lock:
-                plane.state.put(replace(plane.state.volumes[volume_id], attachment=None))
+                _tell_detached(plane, volume_id, instance_id)
+            _forget(plane, volume_id, instance_id)
             raise
         _now_attached(plane, volume_id, place)
 
 
-def finish_detach(plane: Plane, volume_id: str) -> None:
+def finish_detach(plane: Plane, volume_id: str, instance_id: str) -> None:
     """Worker: wait, as long as it takes, until the guest lets go; then the volume is free."""
     while not plane.closing.is_set():
-        with plane.state.lock:
-            place = plane.state.volumes[volume_id].attachment
-        if place is None or place.state != "detaching":
+        place = place_of(plane, volume_id, instance_id)
+        if place is None or not place.leaving:
             return
-        with plane.machine_lock(place.instance_id):
+        with plane.machine_lock(instance_id):
             try:
-                freed = _disconnect(plane, volume_id, place)
+                went = _disconnect(plane, volume_id, place)
             except Exception:  # as after EC2's own failures it is attached, and can be told to detach again
-                with plane.state.lock:
-                    stuck = plane.state.volumes[volume_id]
-                    plane.state.put(replace(stuck, attachment=replace(place, state="attached", force=False)))
+                _restate(plane, volume_id, instance_id, "attached")
                 raise
-        if freed:
+        if went == "gone":
             plane.take("force_detach" if place.force else "detach")
-            with plane.state.lock:
-                plane.state.put(replace(plane.state.volumes[volume_id], attachment=None))
+            _forget(plane, volume_id, instance_id)
             return
+        if went == "busy" and place.state != "busy":
+            _restate(plane, volume_id, instance_id, "busy")
         plane.closing.wait(RETRY_S)
 
 
 def connect_volumes(plane: Plane, instance_id: str) -> None:
     """Worker, machine lock held: give a machine that was just started what was attached to it while it was off."""
     for volume in plane.state.volumes_of(instance_id):
-        if volume.attachment is not None and plane.volumes.attachment(volume.volume_id) is None:
-            _connect(plane, volume.volume_id, volume.attachment)
+        place = volume.place_at(instance_id)
+        if place is not None and not place.leaving:
+            _connect(plane, volume.volume_id, place)
 
 
 def part_with_volumes(plane: Plane, instance_id: str) -> None:
     """Worker, machine lock held: the instance is terminated, its volumes become `available`."""
     for volume in plane.state.volumes_of(instance_id):
-        if plane.volumes.attachment(volume.volume_id) is not None:
-            plane.volumes.detach(volume.volume_id, force=True)
+        if plane.volumes.attachment(volume.volume_id, instance_id=instance_id) is not None:
+            plane.volumes.detach(volume.volume_id, force=True, instance_id=instance_id)
         with suppress(AwsError):
-            plane.books.call("DetachVolume", {"VolumeId": volume.volume_id, "InstanceId": instance_id})
-        with plane.state.lock:
-            plane.state.put(replace(plane.state.volumes[volume.volume_id], attachment=None))
+            _tell_detached(plane, volume.volume_id, instance_id)
+        _forget(plane, volume.volume_id, instance_id)
 
 
 def resume(plane: Plane) -> None:
-    """Take up attachments that a gateway before this one left half done."""
+    """Take up what a gateway before this one left half done; then books, state and data plane agree again."""
+    volume_agreement.restore(plane)
     for volume in list(plane.state.volumes.values()):
-        if volume.attachment is not None and volume.attachment.state == "attaching":
-            plane.background(finish_attach, plane, volume.volume_id)
-        elif volume.attachment is not None and volume.attachment.state == "detaching":
-            plane.background(finish_detach, plane, volume.volume_id)
+        if volume.deleting:
+            with suppress(AwsError), plane.state.lock:
+                finish_delete(plane, volume)
+        if volume.creating:
+            plane.background(finish_create, plane, volume.volume_id)
+        for place in volume.attachments:
+            finish = {"attaching": finish_attach, "attached": finish_device}.get(place.state, finish_detach)
+            plane.background(finish, plane, volume.volume_id, place.instance_id)
+
+
+def finish_device(plane: Plane, volume_id: str, instance_id: str) -> None:
+    """Worker: it was `attached` already when the gateway ended, perhaps before the guest had the device."""
+    with plane.machine_lock(instance_id):
+        place = place_of(plane, volume_id, instance_id)
+        if place is not None and not place.leaving:
+            _connect(plane, volume_id, place)
+
+
+def place_of(plane: Plane, volume_id: str, instance_id: str) -> Attachment | None:
+    """The attachment as it is now; None also when the volume is deleted."""
+    with plane.state.lock:
+        volume = plane.state.volumes.get(volume_id)
+        return volume.place_at(instance_id) if volume is not None else None
+
+
+def known_volume(plane: Plane, volume_id: str) -> Volume:
+    """The record, or EC2's error."""
+    semantics.check_volume_id(volume_id, plane.state.volumes)
+    return plane.state.volumes[volume_id]
+
+
+def now_text() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
+def _forget(plane: Plane, volume_id: str, instance_id: str) -> None:
+    """The volume is no longer attached to this instance."""
+    with plane.state.lock:
+        volume = plane.state.volumes.get(volume_id)
+        if volume is not None:
+            plane.state.put(volume.without(instance_id))
+
+
+def _restate(plane: Plane, volume_id: str, instance_id: str, state: Literal["attached", "busy"]) -> None:
+    """What became of a detach that did not succeed at once; `force` may have been asked for meanwhile."""
+    with plane.state.lock:
+        place = place_of(plane, volume_id, instance_id)
+        if place is not None and place.leaving:
+            force = place.force and state == "busy"
+            plane.state.put(plane.state.volumes[volume_id].placed(replace(place, state=state, force=force)))
 
 
 def _now_attached(plane: Plane, volume_id: str, place: Attachment) -> None:
     """Say `attached`, unless it was told to detach meanwhile."""
     with plane.state.lock:
-        volume = plane.state.volumes[volume_id]
-        if volume.attachment == place:
-            plane.state.put(replace(volume, attachment=replace(place, state="attached")))
+        if place_of(plane, volume_id, place.instance_id) == place:
+            plane.state.put(plane.state.volumes[volume_id].placed(replace(place, state="attached")))
 
 
 def _still(now: Attachment | None, place: Attachment) -> bool:
     """Whether a volume still has the place that it was given."""
-    return now is not None and now.state != "detaching" and replace(now, state=place.state) == place
+    return now is not None and not now.leaving and replace(now, state=place.state) == place
 
 
 def _connect(plane: Plane, volume_id: str, place: Attachment) -> None:
-    pid = plane.instances.pid(place.instance_id)
-    if pid is not None and plane.volumes.attachment(volume_id) is None:
-        plane.volumes.attach(volume_id, instance_id=place.instance_id, guest_pid=pid, device=place.device)
+    """Machine lock held: the device for a machine that is on and does not have it."""
+    instance_id, pid = place.instance_id, plane.instances.pid(place.instance_id)
+    if pid is not None and plane.volumes.attachment(volume_id, instance_id=instance_id) is None:
+        plane.volumes.attach(volume_id, instance_id=instance_id, guest_pid=pid, device=place.device)
 
 
-def _disconnect(plane: Plane, volume_id: str, place: Attachment) -> bool:
-    """Take the device from the guest and tell the books; False while the guest holds on to it or the books are away."""
+def _disconnect(plane: Plane, volume_id: str, place: Attachment) -> Literal["gone", "busy", "books away"]:
+    """Take the device from the guest and tell the books."""
     try:
-        if plane.volumes.attachment(volume_id) is not None:
-            plane.volumes.detach(volume_id, force=place.force)
-        plane.books.call("DetachVolume", {"VolumeId": volume_id, "InstanceId": place.instance_id})
+        if plane.volumes.attachment(volume_id, instance_id=place.instance_id) is not None:
+            plane.volumes.detach(volume_id, force=place.force, instance_id=place.instance_id)
+        _tell_detached(plane, volume_id, place.instance_id)
     except VolumeBusy:
-        return False
+        return "busy"
     except AwsError as error:  # a refusal: they have been told already, by a gateway that was killed right after
-        return error.status < 500
-    return True
+        return "gone" if error.status < 500 else "books away"
+    return "gone"
 
 
-def _volume(plane: Plane, volume_id: str) -> Volume:
-    volume = plane.state.volumes.get(volume_id)
-    if volume is None:
-        raise AwsError("InvalidVolume.NotFound", f"The volume '{volume_id}' does not exist.")
-    return volume
+def _tell_detached(plane: Plane, volume_id: str, instance_id: str) -> None:
+    """To the books, which were told of the attachment if there could be no other."""
+    if not plane.state.volumes[volume_id].multi_attach:
+        plane.books.call("DetachVolume", {"VolumeId": volume_id, "InstanceId": instance_id})
+
+
+def _show(item: ET.Element, volume: Volume) -> None:
+    """A volume of the books as it is."""
+    in_use = "in-use" if volume.attachments else "available"
+    put(item, "status", "creating" if volume.creating else "deleting" if volume.deleting else in_use)
+    put(item, "size", volume.size_gib)
+    put(item, "volumeType", volume.volume_type)
+    put(item, "iops", volume.iops)
+    put(item, "throughput", volume.throughput)
+    put(item, "multiAttachEnabled", volume.multi_attach)
+    put(item, "attachmentSet", [_row(volume.volume_id, place) for place in volume.attachments])
+
+
+def _matches(item: ET.Element, path: str, wanted: set[str]) -> bool:
+    """Whether one of the item's values at `path` is wanted; `*` and `?` as in EC2's filters."""
+    values = [element.text or "" for element in item.findall(path)]
+    return any(fnmatchcase(value, pattern.replace("[", "[[]")) for value in values for pattern in wanted)
 
 
 def _row(volume_id: str, place: Attachment) -> dict[str, str | bool]:
@@ -247,10 +377,6 @@ def _row(volume_id: str, place: Attachment) -> dict[str, str | bool]:
         "attachTime": place.since,
         "deleteOnTermination": False,
     }
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
 ACTIONS: Mapping[str, Action] = {

@@ -25,7 +25,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, web
 
 from harness.clock import now_ns
 from harness.command import wait_for
-from harness.region import ec2_addresses, ec2_instances, ec2_volumes
+from harness.region import ec2_addresses, ec2_instances, ec2_volume_changes, ec2_volumes
 from harness.region.addresses import TABLE_FILE, Addresses
 from harness.region.books import TIMEOUT_S, Books
 from harness.region.calls import (
@@ -64,7 +64,12 @@ CONNECTION_HEADERS = {
     "content-encoding",
 }
 
-ACTIONS: Mapping[str, Action] = {**ec2_instances.ACTIONS, **ec2_volumes.ACTIONS, **ec2_addresses.ACTIONS}
+ACTIONS: Mapping[str, Action] = {
+    **ec2_instances.ACTIONS,
+    **ec2_volumes.ACTIONS,
+    **ec2_volume_changes.ACTIONS,
+    **ec2_addresses.ACTIONS,
+}
 """What is answered here; all of it is EC2."""
 
 
@@ -183,10 +188,12 @@ def _instance(plane: Plane, record: Instance) -> dict[str, Any]:
 
 
 def _volume(plane: Plane, volume_id: str) -> dict[str, Any]:
-    place = plane.volumes.attachment(volume_id)
-    if place is None:
-        return {"attached_to": None, "loop": None, "device": None}
-    return {"attached_to": place.instance_id, "loop": place.loop, "device": place.device}
+    """Where it is; all places of a shared volume are in `attachments`, the first of them is beside it."""
+    rows = [
+        {"attached_to": place.instance_id, "loop": place.loop, "device": place.device}
+        for place in plane.volumes.attachments(volume_id)
+    ]
+    return {**(rows[0] if rows else {"attached_to": None, "loop": None, "device": None}), "attachments": rows}
 
 
 def _failed(call: Call, error: AwsError) -> web.Response:
@@ -212,6 +219,7 @@ def build(topology: Topology, *, books: Books, shut_down_timeout_s: float, delay
     ec2_addresses.resume(plane)
     ec2_instances.resume(plane)
     ec2_volumes.resume(plane)
+    ec2_volume_changes.resume(plane)
     return plane
 
 

@@ -118,7 +118,7 @@ class Instances:
                 took_ms=round((cut.time_ns - cut.asked_ns) / 1e6, 3),
             )
             for volume_id in self._volumes.attached_to(instance_id):
-                self._volumes.power_loss(volume_id)
+                self._volumes.power_loss(volume_id, instance_id=instance_id)
             machine_power.kill_at_once(pid)
             self._await_death(instance_id, pid, cut.links)
             self._release_volumes(instance_id)
@@ -224,7 +224,7 @@ class Instances:
             self._services = [service for service in self._services if service.poll() is None]
             self._services.append(metadata.start(self._topology, instance_id=instance_id, guest_pid=pid))
         for volume_id in self._volumes.attached_to(instance_id):
-            self._volumes.reattach(volume_id, guest_pid=pid)
+            self._volumes.reattach(volume_id, guest_pid=pid, instance_id=instance_id)
         (root / POWER_GOOD).touch()
         self._journal.record("instance_on", instance_id=instance_id, pid=pid)
 
@@ -259,7 +259,7 @@ class Instances:
 
     def _release_volumes(self, instance_id: str) -> None:
         for volume_id in self._volumes.attached_to(instance_id):
-            self._volumes.release(volume_id)
+            self._volumes.release(volume_id, instance_id=instance_id)
 
     @contextmanager
     def _switching_off(self, instance_id: str) -> Iterator[None]:

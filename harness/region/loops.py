@@ -30,6 +30,11 @@ def ask_to_free(loop: str) -> None:
     run(["losetup", "-d", loop], timeout_s=TIMEOUT_S, check=False)
 
 
+def take_new_size(loop: str) -> None:
+    """Let `loop` be as large as its file is now, while it is in use: the guest sees a larger device at once."""
+    run(["losetup", "-c", loop], timeout_s=TIMEOUT_S)
+
+
 def backing_file(loop: str) -> str | None:
     """The file behind `loop` as the kernel names it (" (deleted)" removed), None when the device is free."""
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -50,6 +51,8 @@ class Plane:
     addresses: Addresses
     shut_down_timeout_s: float = 10.0
     delays: Delays = field(default_factory=Delays)
+    wall_s: Callable[[], float] = time.time
+    """Seconds since the epoch, for promises about hours; a test moves it."""
     closing: Event = field(default_factory=Event)
     _workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "plane"))
     _machine_locks: defaultdict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))

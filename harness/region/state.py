@@ -9,12 +9,14 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import RLock
+from typing import Any
 
 from harness.region.files import write_json
 from harness.region.semantics.instances import Transition
+from harness.region.semantics.volume_changes import Modification, Shape
 from harness.region.semantics.volumes import Attachment
 
 STATE_FILE = "region.json"
@@ -42,12 +44,45 @@ class Instance:
 
 @dataclass(frozen=True, kw_only=True)
 class Volume:
-    """A volume with a data plane. Root volumes exist in the books only."""
+    """A volume with a data plane. Root volumes exist in the books only.
+
+    `modified_s` are the times of its latest modifications, seconds since the epoch.
+    """
 
     volume_id: str
     size_gib: int
     zone: str
-    attachment: Attachment | None = None
+    volume_type: str = "gp2"
+    iops: int | None = None
+    throughput: int | None = None
+    multi_attach: bool = False
+    creating: bool = False
+    deleting: bool = False
+    attachments: tuple[Attachment, ...] = ()
+    modification: Modification | None = None
+    modified_s: tuple[float, ...] = ()
+
+    @property
+    def attachment(self) -> Attachment | None:
+        """The place of a volume that can have only one; the first of several."""
+        return self.attachments[0] if self.attachments else None
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(size_gib=self.size_gib, volume_type=self.volume_type, iops=self.iops, throughput=self.throughput)
+
+    def place_at(self, instance_id: str) -> Attachment | None:
+        """Its attachment to this instance."""
+        return next((place for place in self.attachments if place.instance_id == instance_id), None)
+
+    def placed(self, place: Attachment) -> Volume:
+        """With `place`, instead of the one that it had at the same instance."""
+        others = self.without(place.instance_id).attachments
+        return replace(self, attachments=(*others, place))
+
+    def without(self, instance_id: str) -> Volume:
+        """No longer attached to this instance."""
+        return replace(self, attachments=tuple(p for p in self.attachments if p.instance_id != instance_id))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +154,7 @@ class State:
 
     def volumes_of(self, instance_id: str) -> list[Volume]:
         with self.lock:
-            return [v for v in self.volumes.values() if v.attachment and v.attachment.instance_id == instance_id]
+            return [v for v in self.volumes.values() if v.place_at(instance_id)]
 
     def address_of(self, instance_id: str) -> Address | None:
         with self.lock:
@@ -147,6 +182,16 @@ class State:
         data = json.loads(self._path.read_text(encoding="utf-8"))
         self.instances = {row["instance_id"]: Instance(**row) for row in data["instances"]}
         self.addresses = {row["allocation_id"]: Address(**row) for row in data["addresses"]}
-        for row in data["volumes"]:
-            place = row.pop("attachment")
-            self.volumes[row["volume_id"]] = Volume(attachment=Attachment(**place) if place else None, **row)
+        self.volumes = {row["volume_id"]: _volume(row) for row in data["volumes"]}
+
+
+def _volume(row: dict[str, Any]) -> Volume:
+    """A volume as it was written down, also by a version that knew of one attachment only."""
+    places = row.pop("attachments", None) or [place for place in (row.pop("attachment", None),) if place]
+    change = row.pop("modification", None)
+    if change is not None:
+        original, target = Shape(**change.pop("original")), Shape(**change.pop("target"))
+        change = Modification(original=original, target=target, **change)
+    modified_s = tuple(row.pop("modified_s", ()))
+    attachments = tuple(Attachment(**place) for place in places)
+    return Volume(attachments=attachments, modification=change, modified_s=modified_s, **row)

@@ -27,7 +27,7 @@ class VolumeControl:
         self._timeout_s = timeout_s
 
     def status(self) -> dict[str, Any]:
-        """Counters, switches, `open` and `dead` handles, `dirty_blocks`."""
+        """Counters, switches, `open` and `dead` handles, `dirty_blocks`, `stalled_s` (age of the oldest that waits)."""
         return self._ask(do="status")
 
     def switch(self, switches: Switches) -> None:
@@ -38,9 +38,13 @@ class VolumeControl:
         """Bring what is unflushed to the backing file."""
         self._ask(do="write_back")
 
-    def power_loss(self, *, keep_ratio: float, seed: int) -> PowerLoss:
-        """Drop what is unflushed; the attachments that exist get nothing but EIO from now on."""
-        return PowerLoss(**self._ask(do="power_loss", keep_ratio=keep_ratio, seed=seed))
+    def grow(self, size_bytes: int) -> None:
+        """Make the disk larger."""
+        self._ask(do="grow", size_bytes=size_bytes)
+
+    def power_loss(self, *, keep_ratio: float, seed: int, handle: int | None = None) -> PowerLoss:
+        """Drop what is unflushed; the openings that exist, or that one, get nothing but EIO from now on."""
+        return PowerLoss(**self._ask(do="power_loss", keep_ratio=keep_ratio, seed=seed, handle=handle))
 
     def _ask(self, **request: Any) -> dict[str, Any]:
         try:

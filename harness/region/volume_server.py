@@ -79,8 +79,12 @@ def answer(disk: Disk, request: dict[str, Any]) -> dict[str, Any]:
             case "write_back":
                 disk.write_back()
                 return disk.status()
+            case "grow":
+                disk.grow(int(request["size_bytes"]))
+                return disk.status()
             case "power_loss":
-                return asdict(disk.power_loss(keep_ratio=float(request["keep_ratio"]), seed=int(request["seed"])))
+                keep_ratio, seed = float(request["keep_ratio"]), int(request["seed"])
+                return asdict(disk.power_loss(keep_ratio=keep_ratio, seed=seed, handle=request.get("handle")))
             case other:
                 return {"error": f"unknown request {other!r}"}
     except (ValueError, TypeError, KeyError, OSError) as error:
@@ -106,6 +110,7 @@ def main() -> int:
     parser.add_argument("--backing", type=Path, required=True)
     parser.add_argument("--mount", type=Path, required=True)
     parser.add_argument("--control", type=Path, required=True)
+    parser.add_argument("--shared", action="store_true", help="several openings at a time, and no volatile cache")
     parser.add_argument("--cache-bytes", type=int, default=CACHE_LIMIT_BYTES)
     args = parser.parse_args()
     with args.backing.open("rb") as backing:
@@ -114,10 +119,14 @@ def main() -> int:
         except BlockingIOError:
             print(f"{args.backing} has a server already", file=sys.stderr)
             return 1
-        disk = Disk(args.backing, cache_limit_bytes=args.cache_bytes)
+        disk = Disk(args.backing, cache_limit_bytes=args.cache_bytes, shared=args.shared)
         control = threading.Thread(target=serve_control, args=(disk, args.control), daemon=True)
         mfusepy.FUSE(
-            FuseFile(disk, on_mount=control.start), str(args.mount), foreground=True, fsname="pbx-chaos-volume"
+            FuseFile(disk, on_mount=control.start),
+            str(args.mount),
+            foreground=True,
+            fsname="pbx-chaos-volume",
+            attr_timeout=0,  # a disk that has grown is seen as large as it is at once
         )
     return 0
 

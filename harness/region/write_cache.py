@@ -27,6 +27,10 @@ class PowerLoss:
     kept_blocks: int
     answered: bool = True
 
+    @property
+    def dropped_bytes(self) -> int:
+        return self.dropped_blocks * SECTOR_BYTES
+
 
 class WriteCache:
     """Unflushed sectors over a backing file of `size_bytes`, opened read-write as `fd`."""
@@ -69,6 +73,10 @@ class WriteCache:
             self._dirty[first + number] = bytes(view[number * SECTOR_BYTES : (number + 1) * SECTOR_BYTES])
         if len(self._dirty) > self._limit:
             self._write_back(list(islice(self._dirty, len(self._dirty) // 2)))
+
+    def grow(self, size_bytes: int) -> None:
+        """The backing file has become larger."""
+        self._size_bytes = size_bytes
 
     def flush(self) -> None:
         """Bring everything to the backing file. The caller makes it durable (fdatasync)."""

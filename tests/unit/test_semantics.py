@@ -8,16 +8,10 @@ from typing import Any
 import pytest
 
 from harness.region.calls import AwsError
-from harness.region.semantics import addresses, instances, volumes
-from harness.region.semantics.volumes import Attachment
+from harness.region.semantics import addresses, instances
 
 ONE, TWO = "i-00000000000000001", "i-00000000000000002"
-V = "vol-00000000000000001"
 SUBNET = IPv4Network("198.18.4.0/24")
-
-
-def place(state: Any = "attached", *, force: bool = False) -> Attachment:
-    return Attachment(instance_id=ONE, device="/dev/sdf", state=state, since="2026-01-01T00:00:00.000Z", force=force)
 
 
 def code_of(function: Any, *arguments: Any, **options: Any) -> str | None:
@@ -98,60 +92,6 @@ def test_reboot_needs_a_running_instance_and_terminate_nothing() -> None:
 )
 def test_instance_id(instance_id: str, code: str | None) -> None:
     assert code_of(instances.check_instance_id, instance_id, {ONE}) == code
-
-
-@pytest.mark.parametrize(
-    ("changes", "code"),
-    [
-        ({}, None),
-        ({"instance": "stopped"}, None),
-        ({"instance": "pending"}, "IncorrectState"),
-        ({"instance": "stopping"}, "IncorrectState"),
-        ({"instance": "terminated"}, "IncorrectState"),
-        ({"same_zone": False}, "InvalidVolume.ZoneMismatch"),
-        ({"attachment": place()}, "VolumeInUse"),
-        ({"attachment": place("attaching")}, "VolumeInUse"),
-        ({"attachment": place("detaching"), "instance_id": ONE}, "VolumeInUse"),
-        ({"devices_in_use": ["/dev/sdf"]}, "InvalidParameterValue"),
-    ],
-)
-def test_attach(changes: dict[str, Any], code: str | None) -> None:
-    options = {
-        "attachment": None,
-        "instance_id": TWO,
-        "instance": "running",
-        "device": "/dev/sdf",
-        "same_zone": True,
-        "devices_in_use": [],
-        **changes,
-    }
-    assert code_of(volumes.decide_attach, V, **options) == code
-
-
-@pytest.mark.parametrize(
-    ("attachment", "changes", "code"),
-    [
-        (place(), {}, None),
-        (place(), {"instance_id": ONE, "device": "/dev/sdf"}, None),
-        (place(), {"instance_id": TWO}, "InvalidAttachment.NotFound"),
-        (place(), {"device": "/dev/sdg"}, "InvalidAttachment.NotFound"),
-        (None, {}, "IncorrectState"),
-        (place("detaching"), {}, None),
-    ],
-)
-def test_detach(attachment: Attachment | None, changes: dict[str, Any], code: str | None) -> None:
-    options = {"instance_id": None, "device": None, "force": False, **changes}
-    assert code_of(volumes.decide_detach, V, attachment, **options) == code
-
-
-def test_force_stays_once_it_was_said() -> None:
-    after = volumes.decide_detach(V, place("detaching", force=True), instance_id=None, device=None, force=False)
-    assert (after.state, after.force) == ("detaching", True)
-
-
-def test_only_a_free_volume_is_deleted() -> None:
-    assert code_of(volumes.decide_delete, V, None) is None
-    assert code_of(volumes.decide_delete, V, place("detaching")) == "VolumeInUse"
 
 
 @pytest.mark.parametrize(

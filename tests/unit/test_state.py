@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
-from harness.region.state import MEMORY_S, Address, State
+import pytest
+
+from harness.region.semantics.volume_changes import Modification, Shape
+from harness.region.semantics.volumes import Attachment
+from harness.region.state import MEMORY_S, STATE_FILE, Address, State, Volume
 
 
 def test_tables_of_a_moment_ago_can_still_be_seen(tmp_path: Path) -> None:
@@ -33,3 +39,33 @@ def test_what_is_older_than_the_memory_is_forgotten(tmp_path: Path) -> None:
 def test_what_was_put_is_there_after_a_restart(tmp_path: Path) -> None:
     State(tmp_path).put(Address(allocation_id="a", public_ip="203.0.113.1"))
     assert State(tmp_path).addresses["a"].public_ip == "203.0.113.1"
+
+
+def test_a_volume_is_there_after_a_restart_with_all_that_it_has(tmp_path: Path) -> None:
+    place = Attachment(instance_id="i-1", device="/dev/sdf", state="busy", since="2026-01-01T00:00:00.000Z")
+    small, large = Shape(size_gib=1), Shape(size_gib=2)
+    change = Modification(state="optimizing", original=small, target=large, started="2026-01-01T00:00:00.000Z")
+    volume = Volume(
+        volume_id="vol-1",
+        size_gib=2,
+        zone="z",
+        multi_attach=True,
+        attachments=(place, replace(place, instance_id="i-2")),
+        modification=change,
+        modified_s=(1.0, 2.0),
+    )
+    State(tmp_path).put(volume)
+    state = State(tmp_path)
+    assert state.volumes["vol-1"] == volume
+    assert state.volumes_of("i-2") == [volume]
+    assert volume.without("i-1").attachment == replace(place, instance_id="i-2")
+
+
+@pytest.mark.parametrize(
+    "place", [None, {"instance_id": "i-1", "device": "/dev/sdf", "state": "attached", "since": ""}]
+)
+def test_what_an_earlier_version_wrote_can_be_read(tmp_path: Path, place: dict[str, str] | None) -> None:
+    row = {"volume_id": "vol-1", "size_gib": 1, "zone": "z", "attachment": place}
+    (tmp_path / STATE_FILE).write_text(json.dumps({"instances": [], "volumes": [row], "addresses": []}))
+    attachment = State(tmp_path).volumes["vol-1"].attachment
+    assert (attachment and attachment.instance_id) == (place and place["instance_id"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.command import wait_for
-from harness.region.disk import Disk, Switches
+from harness.region.disk import SHARED_LIMIT, Disk, Switches
 from harness.region.volume_server import answer
 
 SECTOR = b"s" * 512
@@ -133,3 +133,51 @@ def test_a_control_request_that_makes_no_sense_is_answered_with_an_error(
 def test_writing_beyond_the_end_is_refused(disk: Disk) -> None:
     handle = disk.open()
     assert refused(lambda: disk.write(handle, 64 * 512 - 1, b"ab"), code=errno.ENOSPC)
+
+
+def test_a_disk_that_grew_keeps_what_it_had_and_reads_as_zeros_beyond(disk: Disk, backing: Path) -> None:
+    handle = disk.open()
+    disk.write(handle, 0, SECTOR)
+    answer(disk, {"do": "grow", "size_bytes": 128 * 512})
+    disk.write(handle, 127 * 512, SECTOR)
+    assert disk.read(handle, 0, 512) == disk.read(handle, 127 * 512, 1024) == SECTOR
+    assert disk.read(handle, 64 * 512, 512) == bytes(512)
+    disk.flush(handle)
+    assert backing.stat().st_size == disk.status()["size_bytes"] == 128 * 512
+    assert "error" in answer(disk, {"do": "grow", "size_bytes": 64 * 512})
+
+
+def test_a_shared_disk_has_many_openings_and_no_cache(backing: Path) -> None:
+    disk = Disk(backing, shared=True)
+    handles = [disk.open() for _ in range(SHARED_LIMIT)]
+    assert refused(disk.open, code=errno.EBUSY)
+    disk.write(handles[0], 0, SECTOR)
+    assert disk.read(handles[1], 0, 512) == backing.read_bytes()[:512] == SECTOR
+    assert disk.status()["dirty_blocks"] == 0
+
+
+def test_one_opening_of_a_shared_disk_can_lose_its_power_alone(backing: Path) -> None:
+    disk = Disk(backing, shared=True)
+    first, second = disk.open(), disk.open()
+    disk.write(first, 0, SECTOR)
+    loss = answer(disk, {"do": "power_loss", "keep_ratio": 0, "seed": 0, "handle": first})
+    assert loss["dropped_blocks"] == 0
+    assert refused(lambda: disk.write(first, 0, SECTOR))
+    assert disk.read(second, 0, 512) == SECTOR
+    assert disk.status()["handles"] == [second]
+
+
+def test_openings_of_two_servers_of_a_disk_are_not_mistaken_for_each_other(backing: Path) -> None:
+    assert Disk(backing).open() != Disk(backing).open()
+
+
+def test_the_age_of_the_oldest_request_that_waits_is_told(disk: Disk) -> None:
+    handle = disk.open()
+    assert disk.status()["stalled_s"] == 0
+    disk.switch(Switches(hang=True))
+    waiting = threading.Thread(target=lambda: disk.write(handle, 0, SECTOR))
+    waiting.start()
+    wait_for("a request that waits", lambda: disk.status()["stalled_s"] > 0.01, timeout_s=5, every_s=0.001)
+    disk.switch(Switches())
+    waiting.join(timeout=5)
+    assert disk.status()["stalled_s"] == 0

@@ -28,7 +28,7 @@ def test_a_loop_device_is_freed_also_when_its_file_has_lost_its_name(
     place = Attachment(
         instance_id="i-1", device="/dev/sdf", guest_pid=2**22 + 1, guest_device="/dev/nvme1n1", loop="/dev/loop9"
     )
-    volumes._save("vol-1", _State(size_gib=1, attachment=place))
+    volumes._save("vol-1", _State(size_gib=1, attachments=(place,)))
     volumes.release("vol-1")
     assert behind == {}
     left = volumes.attachment("vol-1")
