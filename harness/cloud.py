@@ -220,6 +220,29 @@ class Cloud:
             self._ec2.detach_volume(VolumeId=volume_id, Force=force)
         self._wait_volume(volume_id, "available", lambda place, _: place is None, timeout_s)
 
+    def grow(self, volume_id: str, *, size_gib: int, timeout_s: float = 60) -> None:
+        """Make the volume larger, in use or not; returns when its guests have the new size (`optimizing`)."""
+        with _calling("ModifyVolume"):
+            self._ec2.modify_volume(VolumeId=volume_id, Size=size_gib)
+        seen = "nothing"
+
+        def usable() -> bool:
+            nonlocal seen
+            with _calling("DescribeVolumesModifications"):
+                found = self._ec2.describe_volumes_modifications(VolumeIds=[volume_id])["VolumesModifications"]
+            seen = str(found[0].get("ModificationState")) if found else "nothing"
+            if seen == "failed":
+                raise CloudError("ModifyVolume", "failed", found[0].get("StatusMessage", ""))
+            return seen in ("optimizing", "completed")
+
+        wait_for(f"{volume_id} larger", usable, timeout_s=timeout_s, every_s=POLL_S, last_seen=lambda: seen)
+
+    def volume_status(self, volume_id: str) -> str:
+        """ok, impaired or insufficient-data."""
+        with _calling("DescribeVolumeStatus"):
+            found = self._ec2.describe_volume_status(VolumeIds=[volume_id])["VolumeStatuses"]
+        return str(found[0]["VolumeStatus"]["Status"])
+
     def volume_attachment(self, volume_id: str) -> VolumeAttachment | None:
         """Where the volume is now."""
         return self._volume(volume_id)[0]

@@ -99,8 +99,9 @@ def attach_volume(plane: Plane, call: Call) -> bytes:
             creating=volume.creating or volume.deleting,
             multi_attach=volume.multi_attach,
         )
-        where = {"VolumeId": volume.volume_id, "InstanceId": instance_id, "Device": device}
-        plane.books.call("AttachVolume", where)
+        if not volume.multi_attach:  # the books know of one place only; of several they tell nothing true
+            where = {"VolumeId": volume.volume_id, "InstanceId": instance_id, "Device": device}
+            plane.books.call("AttachVolume", where)
         place = Attachment(instance_id=instance_id, device=device, state="attaching", since=now_text())
         plane.state.put(volume.placed(place))
     plane.background(finish_attach, plane, volume.volume_id, instance_id)
@@ -155,16 +156,22 @@ def describe_volumes(plane: Plane, call: Call) -> bytes:
 def overlay_attachments(instance: ET.Element, volumes: Mapping[str, Volume]) -> None:
     """The attachments inside DescribeInstances' block device mapping: as they are, and only those that are."""
     instance_id = instance.findtext("instanceId") or ""
-    for parent in instance.findall("blockDeviceMapping"):
-        for item in parent.findall("item"):
-            volume, ebs = volumes.get(item.findtext("ebs/volumeId") or ""), item.find("ebs")
-            if volume is None or ebs is None:
-                continue
-            if (place := volume.place_at(instance_id)) is None:
-                parent.remove(item)
-            else:
-                put(ebs, "status", place.state)
-                put(ebs, "deleteOnTermination", place.delete_on_termination)
+    places = {v.volume_id: place for v in volumes.values() if (place := v.place_at(instance_id)) is not None}
+    if (mapping := instance.find("blockDeviceMapping")) is None:
+        mapping = ET.SubElement(instance, "blockDeviceMapping")
+    for item in mapping.findall("item"):
+        volume_id, ebs = item.findtext("ebs/volumeId") or "", item.find("ebs")
+        if ebs is not None and volume_id in places:
+            place = places.pop(volume_id)
+            put(ebs, "status", place.state)
+            put(ebs, "deleteOnTermination", place.delete_on_termination)
+        elif volume_id in volumes:
+            mapping.remove(item)
+    for volume_id, place in places.items():
+        item = ET.SubElement(mapping, "item")
+        put(item, "deviceName", place.device)
+        row = _row(volume_id, place)
+        put(item, "ebs", {name: row[name] for name in ("volumeId", "status", "attachTime", "deleteOnTermination")})
 
 
 def finish_delete(plane: Plane, volume: Volume) -> None:
@@ -206,7 +213,7 @@ def finish_attach(plane: Plane, volume_id: str, instance_id: str) -> None:
             _connect(plane, volume_id, place)
         except Exception:
             with suppress(AwsError):
-                plane.books.call("DetachVolume", {"VolumeId": volume_id, "InstanceId": instance_id})
+                _tell_detached(plane, volume_id, instance_id)
             _forget(plane, volume_id, instance_id)
             raise
         _now_attached(plane, volume_id, place)
@@ -247,7 +254,7 @@ def part_with_volumes(plane: Plane, instance_id: str) -> None:
         if plane.volumes.attachment(volume.volume_id, instance_id=instance_id) is not None:
             plane.volumes.detach(volume.volume_id, force=True, instance_id=instance_id)
         with suppress(AwsError):
-            plane.books.call("DetachVolume", {"VolumeId": volume.volume_id, "InstanceId": instance_id})
+            _tell_detached(plane, volume.volume_id, instance_id)
         _forget(plane, volume.volume_id, instance_id)
 
 
@@ -333,12 +340,18 @@ def _disconnect(plane: Plane, volume_id: str, place: Attachment) -> Literal["gon
     try:
         if plane.volumes.attachment(volume_id, instance_id=place.instance_id) is not None:
             plane.volumes.detach(volume_id, force=place.force, instance_id=place.instance_id)
-        plane.books.call("DetachVolume", {"VolumeId": volume_id, "InstanceId": place.instance_id})
+        _tell_detached(plane, volume_id, place.instance_id)
     except VolumeBusy:
         return "busy"
     except AwsError as error:  # a refusal: they have been told already, by a gateway that was killed right after
         return "gone" if error.status < 500 else "no answer"
     return "gone"
+
+
+def _tell_detached(plane: Plane, volume_id: str, instance_id: str) -> None:
+    """To the books, which were told of the attachment if there could be no other."""
+    if not plane.state.volumes[volume_id].multi_attach:
+        plane.books.call("DetachVolume", {"VolumeId": volume_id, "InstanceId": instance_id})
 
 
 def _show(item: ET.Element, volume: Volume) -> None:

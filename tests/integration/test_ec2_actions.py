@@ -270,15 +270,20 @@ def test_a_volume_has_one_place_at_a_time(site: Site, two: tuple[str, str]) -> N
     assert error_of(ec2.describe_volumes, VolumeIds=[volume_id]) == "InvalidVolume.NotFound"
 
 
-def test_a_mounted_volume_is_detaching_until_it_is_let_go(site: Site, two: tuple[str, str]) -> None:
+def test_a_mounted_volume_is_busy_until_it_is_let_go(site: Site, two: tuple[str, str]) -> None:
     ec2, cloud = site.ec2(), site.cloud()
     volume_id = cloud.create_volume(size_gib=1)
     cloud.attach(volume_id, two[0])
     site.volumes.mounted.add(volume_id)
     assert ec2.detach_volume(VolumeId=volume_id)["State"] == "detaching"
     assert error_of(ec2.attach_volume, VolumeId=volume_id, InstanceId=two[1], Device="/dev/sdf") == "VolumeInUse"
-    seen = ec2.describe_volumes(VolumeIds=[volume_id])["Volumes"][0]
-    assert (seen["State"], seen["Attachments"][0]["State"]) == ("in-use", "detaching")
+
+    def seen() -> tuple[str, str]:
+        volume = ec2.describe_volumes(VolumeIds=[volume_id])["Volumes"][0]
+        return volume["State"], volume["Attachments"][0]["State"]
+
+    wait_for("busy", lambda: seen() == ("in-use", "busy"), timeout_s=5)
+    assert ec2.detach_volume(VolumeId=volume_id)["State"] == "busy"
     site.volumes.mounted.clear()
     wait_for("detached", lambda: cloud.volume_attachment(volume_id) is None, timeout_s=5)
 
@@ -408,7 +413,7 @@ def test_a_terminated_instance_leaves_its_volume_and_its_address(site: Site, two
 def test_calls_are_logged_by_who_made_them_without_secrets(site: Site, two: tuple[str, str]) -> None:
     spec = site.instances.specs[two[0]]
     site.ec2(spec.access_key_id).describe_addresses()
-    assert error_of(site.ec2().delete_volume, VolumeId="vol-0") == "InvalidVolume.NotFound"
+    assert error_of(site.ec2().delete_volume, VolumeId="vol-00000000") == "InvalidVolume.NotFound"
     assert error_of(site.ec2("nobody").describe_addresses) == "AuthFailure"
     *_, by_node, refused, stranger = site.calls()
     assert (by_node["who"], by_node["action"], by_node["status"], by_node["error"]) == (
@@ -418,7 +423,7 @@ def test_calls_are_logged_by_who_made_them_without_secrets(site: Site, two: tupl
         None,
     )
     assert (refused["who"], refused["error"]) == ("harness", "InvalidVolume.NotFound")
-    assert refused["params"] == {"VolumeId": "vol-0"}
+    assert refused["params"] == {"VolumeId": "vol-00000000"}
     assert (stranger["who"], stranger["status"]) == ("unknown", 401)
     text = (site.topology.state_dir / "cloud-calls.jsonl").read_text()
     assert "Signature" not in text and spec.secret_access_key not in text
