@@ -123,6 +123,24 @@ class Cloud:
             self._wait_running(instance_id, name, timeout_s)
         return ids
 
+    def launch_like(self, instance_id: str, *, name: str, private_ip: str, timeout_s: float) -> str:
+        """Launch one more instance of the kind of `instance_id` (image, type, subnet, groups); its id when it runs."""
+        like = self._instance(instance_id)
+        with _calling("RunInstances"):
+            made = self._ec2.run_instances(
+                ImageId=like["ImageId"],
+                InstanceType=like["InstanceType"],
+                MinCount=1,
+                MaxCount=1,
+                SubnetId=like["SubnetId"],
+                SecurityGroupIds=[group["GroupId"] for group in like.get("SecurityGroups", [])],
+                PrivateIpAddress=private_ip,
+                TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": name}]}],
+            )
+        launched = made["Instances"][0]["InstanceId"]
+        self._wait_running(launched, name, timeout_s)
+        return launched
+
     def instance_state(self, instance_id: str) -> str:
         """pending, running, stopping, stopped, shutting-down or terminated."""
         return str(self._instance(instance_id)["State"]["Name"])
@@ -136,12 +154,20 @@ class Cloud:
                 self._ec2.stop_instances(InstanceIds=[instance_id])
 
     def wait_state(self, instance_id: str, *states: str, timeout_s: float) -> str:
-        """Until the instance is in one of `states`; returns which. `TimedOut` says what it was instead."""
+        """Until the instance is in one of `states`; returns which. `TimedOut` says what it was instead.
+
+        One that was launched a moment ago may not be seen yet (AWS: "Eventual consistency").
+        """
         seen = "nothing"
 
         def reached() -> str | None:
             nonlocal seen
-            seen = self.instance_state(instance_id)
+            try:
+                seen = self.instance_state(instance_id)
+            except CloudError as error:
+                if error.code != "InvalidInstanceID.NotFound":
+                    raise
+                seen = "not there"
             return seen if seen in states else None
 
         return wait_for(
@@ -163,10 +189,13 @@ class Cloud:
 
         wait_for(f"{instance_id} running", running, timeout_s=timeout_s, every_s=POLL_S, last_seen=lambda: seen)
 
-    def terminate(self, instance_id: str, *, timeout_s: float = 60) -> None:
-        """Terminate and wait until it is gone. Idempotent."""
+    def terminate(self, instance_id: str, *, power_off: bool = False, timeout_s: float = 60) -> None:
+        """Terminate and wait until it is gone, without a shutdown of the guest if `power_off`. Idempotent."""
         with _calling("TerminateInstances"):
-            self._ec2.terminate_instances(InstanceIds=[instance_id])
+            if power_off:
+                self._ec2.terminate_instances(InstanceIds=[instance_id], Force=True, SkipOsShutdown=True)
+            else:
+                self._ec2.terminate_instances(InstanceIds=[instance_id])
         self.wait_state(instance_id, "terminated", timeout_s=timeout_s)
 
     def create_volume(self, *, size_gib: int, timeout_s: float = 30) -> str:

@@ -24,7 +24,9 @@ class FakeInstances:
     powers: dict[str, Power] = field(default_factory=dict)
     specs: dict[str, InstanceSpec] = field(default_factory=dict)
     done: list[tuple[str, str]] = field(default_factory=list)
+    paused: set[str] = field(default_factory=set)
     fail_launch: bool = False
+    fail_start: bool = False
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -50,8 +52,16 @@ class FakeInstances:
         self._wait()
         self._now(instance_id, "shut_down", "off")
 
+    def hurry(self, instance_id: str) -> None:
+        self.done.append(("hurry", instance_id))
+
+    def frozen(self, instance_id: str) -> bool:
+        return instance_id in self.paused
+
     def start(self, instance_id: str) -> None:
         self._wait()
+        if self.fail_start:
+            raise RuntimeError("no room on this host")
         self._now(instance_id, "start", "on")
 
     def terminate(self, instance_id: str) -> None:

@@ -135,8 +135,12 @@ def query_cluster(nodes: Sequence[Node], *, owned: Sequence[str]) -> ClusterStat
 
 def query_cib(nodes: Sequence[Node]) -> str:
     """The CIB with its status section, from the node that `query_cluster` would believe."""
-    node, _ = _asked(nodes, owned=())
-    return node.run(["cibadmin", "--query"], timeout_s=10).stdout
+    return spokesman(nodes).run(["cibadmin", "--query"], timeout_s=10).stdout
+
+
+def spokesman(nodes: Sequence[Node]) -> Node:
+    """The node that `query_cluster` would believe: one with quorum where there is one."""
+    return _asked(nodes, owned=())[0]
 
 
 def _asked(nodes: Sequence[Node], *, owned: Sequence[str]) -> tuple[Node, ClusterState]:

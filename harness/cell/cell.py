@@ -134,7 +134,7 @@ def up(
             topology=topology,
             policy=policy,
             profile=profile,
-            nodes=tuple(_node(name, ids[name], private_ips[name]) for name in private_ips),
+            nodes=tuple(container_node(name, ids[name], private_ips[name]) for name in private_ips),
             public_ip=address.result().public_ip,
             volume_id=volume.result(),
             allocation_id=address.result().allocation_id,
@@ -248,7 +248,8 @@ def volume_device(volume_id: str) -> str:
     return f"/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_{volume_id.replace('-', '')}"
 
 
-def _node(name: str, instance_id: str, private_ip: str) -> ContainerNode:
+def container_node(name: str, instance_id: str, private_ip: str) -> ContainerNode:
+    """The node that runs as this instance."""
     found = docker_client().api.containers(filters={"label": f"{INSTANCE_LABEL}={instance_id}"})
     if len(found) != 1:
         raise InfrastructureError(f"{name}: {len(found)} running containers are instance {instance_id}, not one")

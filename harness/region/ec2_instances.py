@@ -1,87 +1,86 @@
-"""The EC2 actions on instances: an answer at once, a machine that follows, and states that are true."""
+"""The EC2 actions on instances that are there: an answer at once, a machine that follows, and states that are true.
+
+How an instance comes to be is in ec2_launch.py, its status checks in ec2_instance_status.py, its attributes in
+ec2_instance_attributes.py, the death of its host in recovery.py.
+"""
 
 from __future__ import annotations
 
-import base64
-import secrets
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
-from harness.region.calls import AwsError, Call, Document, answer, put, take_filters
-from harness.region.credentials import new_access_key_id
+from harness.region import capacity, launch_volumes
+from harness.region.calls import BOOKS_ACCOUNT, AwsError, Call, answer, put, take_filters
 from harness.region.ec2_addresses import release_instance_address
-from harness.region.ec2_volumes import connect_volumes, overlay_attachments, part_with_volumes
-from harness.region.instances import InstanceSpec
+from harness.region.ec2_volumes import connect_volumes, overlay_attachments
 from harness.region.plane import Action, Plane, refuse_dry_run
-from harness.region.semantics import addresses, instances
-from harness.region.semantics.instances import STATE_CODES, InstanceState, Transition
+from harness.region.semantics import instances
+from harness.region.semantics.instances import STATE_CODES, InstanceState, StateReason, Transition
 from harness.region.state import Instance
 
 STATE_FILTERS = ("instance-state-name", "instance-state-code")
-
-
-def run_instances(plane: Plane, call: Call) -> bytes:
-    """RunInstances, one instance per call: entered in the books, `pending`, launched by a worker."""
-    refuse_dry_run(call)
-    if call.get("MaxCount") not in (None, "1"):
-        raise AwsError("UnsupportedOperation", "This region launches one instance per call (MaxCount=1).")
-    image = _image_reference(plane, call.require("ImageId"))
-    with plane.state.lock:
-        living = [i for i in plane.state.instances.values() if not i.terminated]
-        wanted = call.get("PrivateIpAddress") or call.get("NetworkInterface.1.PrivateIpAddress")
-        address = addresses.choose_private(plane.topology.vpc_subnet, wanted, {i.private_ip for i in living})
-        params = dict(call.params)
-        if wanted is None:
-            inside = "NetworkInterface.1.DeviceIndex" in params
-            params["NetworkInterface.1.PrivateIpAddress" if inside else "PrivateIpAddress"] = str(address)
-        document = plane.books.call("RunInstances", params)
-        item = next(document.items("instancesSet"))
-        instance_id = item.findtext("instanceId") or ""
-        record = Instance(
-            instance_id=instance_id,
-            name=_tag(call, "Name") or instance_id,
-            image=image,
-            private_ip=str(address),
-            interface_id=item.findtext("networkInterfaceSet/item/networkInterfaceId") or "",
-            access_key_id=new_access_key_id(),
-            secret_access_key=secrets.token_urlsafe(30),
-            user_data=_decoded(call.get("UserData")),
-            transition="pending",
-        )
-        plane.state.put(record)
-    plane.background(finish_launch, plane, instance_id)
-    _show_state(item, "pending")
-    return document.body(call)
+LAUNCH_TIME = "%Y-%m-%dT%H:%M:%S.000Z"
 
 
 def start_instances(plane: Plane, call: Call) -> bytes:
     """StartInstances: `pending` at once, the machine boots in a worker with its volumes and its address."""
-    return _switch(plane, call, "StartInstances", instances.decide_start)
+
+    def decide(record: Instance, state: InstanceState) -> str:
+        decided = instances.decide_start(record.instance_id, state)
+        if decided == "start":
+            capacity.check_room(plane.topology, record.instance_id, record.instance_type)
+        return decided
+
+    return _switch(plane, call, "StartInstances", decide)
 
 
 def stop_instances(plane: Plane, call: Call) -> bytes:
     """StopInstances: `stopping` at once; `stopped` only when the machine is off."""
-    skip = call.flag("SkipOsShutdown")
-    return _switch(plane, call, "StopInstances", lambda i, s: instances.decide_stop(i, s, skip_os_shutdown=skip))
+    skip, force = call.flag("SkipOsShutdown"), call.flag("Force")
+
+    def decide(record: Instance, state: InstanceState) -> str:
+        instances.check_stop_allowed(record.instance_id, stop_protected=record.stop_protected)
+        return instances.decide_stop(record.instance_id, state, skip_os_shutdown=skip, force=force)
+
+    return _switch(plane, call, "StopInstances", decide)
 
 
 def terminate_instances(plane: Plane, call: Call) -> bytes:
-    """TerminateInstances: `shutting-down` at once; the address is given up, volumes stay as `available`."""
-    return _switch(plane, call, "TerminateInstances", lambda _, s: instances.decide_terminate(s))
+    """TerminateInstances: `shutting-down` at once; the address is given up, volumes stay as `available`, but for those
+    that are to go with it (DeleteOnTermination)."""
+    skip, force = call.flag("SkipOsShutdown"), call.flag("Force")
+
+    def decide(record: Instance, state: InstanceState) -> str:
+        decided = instances.decide_terminate(state, skip_os_shutdown=skip, force=force)
+        if decided != "nothing":
+            instances.check_terminate_allowed(
+                record.instance_id,
+                stop_protected=record.stop_protected,
+                termination_protected=record.termination_protected,
+            )
+        return decided
+
+    return _switch(plane, call, "TerminateInstances", decide)
 
 
 def reboot_instances(plane: Plane, call: Call) -> bytes:
-    """RebootInstances: the guest shuts down and boots again; the state stays `running`."""
+    """RebootInstances: the guest shuts down and boots again; the state stays `running`.
+
+    On a dead host there is nobody who could do it: accepted, and nothing happens (ours).
+    """
     refuse_dry_run(call)
     with plane.state.lock:
         records = [plane.instance(i) for i in _instance_ids(call)]
         for record in records:
             instances.decide_reboot(record.instance_id, plane.state_of(record))
-        for record in records:
+        idle = [record for record in records if record.transition is None]
+        for record in idle:
             plane.state.put(replace(record, transition="rebooting"))
-    for record in records:
+    for record in idle:
         plane.background(finish_reboot, plane, record.instance_id)
     return answer(call, {"return": True})
 
@@ -90,19 +89,20 @@ def describe_instances(plane: Plane, call: Call) -> bytes:
     """DescribeInstances of the books, with states and attachments as they are."""
     params, wanted = take_filters(call.params, STATE_FILTERS)
     with plane.state.lock:
-        document = plane.books.call("DescribeInstances", params)
         tables = plane.seen()
-    records = tables.instances
+        records = plane.visible(tables.instances)  # what is too new to be seen is not there yet
+        for instance_id in call.numbered("InstanceId"):
+            instances.check_instance_id(instance_id, records)
+        document = plane.books.call("DescribeInstances", params)
     keep: dict[str, bool] = {}
     for item in document.items("reservationSet", "instancesSet"):
         instance_id = item.findtext("instanceId") or ""
         if instance_id not in records:
+            keep[instance_id] = False
             continue
         state = plane.state_of(records[instance_id])
-        _show_state(item, state)
-        if records[instance_id].reason:
-            put(item, "stateReason", {"code": "Server.InternalError", "message": records[instance_id].reason})
-        keep[instance_id] = _matches(state, wanted)
+        show(item, records[instance_id], state)
+        keep[instance_id] = state_matches(state, wanted)
         overlay_attachments(item, tables.volumes)
     document.keep("reservationSet/item/instancesSet", keep, "instanceId")
     for reservations in document.root.findall("reservationSet"):
@@ -112,62 +112,11 @@ def describe_instances(plane: Plane, call: Call) -> bytes:
     return document.body(call)
 
 
-def describe_instance_status(plane: Plane, call: Call) -> bytes:
-    """DescribeInstanceStatus: running instances only, unless all are asked for."""
-    params, wanted = take_filters(call.params, STATE_FILTERS)
-    document = plane.books.call("DescribeInstanceStatus", {**params, "IncludeAllInstances": "true"})
-    keep: dict[str, bool] = {}
-    for item in document.items("instanceStatusSet"):
-        instance_id = item.findtext("instanceId") or ""
-        record = plane.state.instances.get(instance_id)
-        if record is None:
-            continue
-        state = plane.state_of(record)
-        _show_state(item, state)
-        if state != "running":
-            for part in ("instanceStatus", "systemStatus"):
-                put(item, part, {"status": "not-applicable"})
-        shown = state == "running" or call.flag("IncludeAllInstances")
-        keep[instance_id] = shown and _matches(state, wanted)
-    document.keep("instanceStatusSet", keep, "instanceId")
-    return document.body(call)
-
-
-def finish_launch(plane: Plane, instance_id: str) -> None:
-    """Worker: make the machine. A launch that fails ends as EC2's do: terminated, with a reason."""
-    record = plane.state.instances[instance_id]
-    spec = InstanceSpec(
-        instance_id=instance_id,
-        name=record.name,
-        image=record.image,
-        private_ip=record.private_ip,
-        access_key_id=record.access_key_id,
-        secret_access_key=record.secret_access_key,
-        user_data=record.user_data,
-    )
-    with plane.machine_lock(instance_id):
-        try:
-            if instance_id in plane.instances.list():  # made by a gateway that was killed before it ran
-                plane.instances.start(instance_id)
-            else:
-                plane.take("launch")
-                plane.instances.launch(spec)
-            plane.refresh_metadata(instance_id)
-        except Exception as error:
-            with plane.state.lock:
-                failed = plane.state.instances[instance_id]
-                plane.state.put(replace(failed, transition=None, terminated=True, reason=str(error)))
-            with suppress(Exception):
-                plane.instances.terminate(instance_id)
-            with suppress(AwsError):
-                plane.books.call("TerminateInstances", {"InstanceId.1": instance_id})
-            raise
-        _transition_done(plane, instance_id, "pending")
-
-
 def finish_stop(plane: Plane, instance_id: str) -> None:
     """Worker: switch the machine off, the way it was decided."""
     with plane.machine_lock(instance_id):
+        if not still(plane, instance_id, "stopping"):
+            return
         try:
             if plane.state.instances[instance_id].how == "power_off":
                 plane.instances.power_off(instance_id)
@@ -176,63 +125,89 @@ def finish_stop(plane: Plane, instance_id: str) -> None:
                 plane.instances.shut_down(instance_id, timeout_s=plane.shut_down_timeout_s)
                 plane.take("stop")
         finally:
-            _transition_done(plane, instance_id, "stopping")
+            transition_done(plane, instance_id, "stopping")
 
 
 def finish_start(plane: Plane, instance_id: str) -> None:
     """Worker: boot the machine, with the volumes that were attached while it was off."""
     with plane.machine_lock(instance_id):
-        try:
+        if still(plane, instance_id, "pending"):
             plane.take("start")
-            plane.instances.start(instance_id)
-            connect_volumes(plane, instance_id)
-            plane.refresh_metadata(instance_id)
-        finally:
-            _transition_done(plane, instance_id, "pending")
+            boot(plane, instance_id, "pending")
 
 
 def finish_reboot(plane: Plane, instance_id: str) -> None:
     """Worker: off in order, on again."""
     with plane.machine_lock(instance_id):
-        try:
+        if still(plane, instance_id, "rebooting"):
             plane.instances.shut_down(instance_id, timeout_s=plane.shut_down_timeout_s)
-            plane.instances.start(instance_id)
-            connect_volumes(plane, instance_id)
-            plane.refresh_metadata(instance_id)
-        finally:
-            _transition_done(plane, instance_id, "rebooting")
+            boot(plane, instance_id, "rebooting")
+
+
+def boot(plane: Plane, instance_id: str, transition: Transition) -> None:
+    """Worker, machine lock held: switch the machine on; one that does not come up is stopped, with a reason."""
+    try:
+        plane.instances.start(instance_id)
+        connect_volumes(plane, instance_id)
+        plane.refresh_metadata(instance_id)
+    except Exception as error:
+        why = StateReason(code="Server.InternalError", message=f"Server.InternalError: {error}")
+        with plane.state.lock:
+            plane.state.put(plane.state.instances[instance_id].because(why))
+        raise
+    finally:
+        transition_done(plane, instance_id, transition)
 
 
 def finish_terminate(plane: Plane, instance_id: str) -> None:
-    """Worker: the machine goes, its volumes stay."""
+    """Worker: the guest shuts down, the machine goes; its volumes stay, or go with it."""
     with plane.machine_lock(instance_id):
+        if not still(plane, instance_id, "shutting-down"):
+            return
+        if plane.state.instances[instance_id].how != "power_off":
+            plane.instances.shut_down(instance_id, timeout_s=plane.shut_down_timeout_s)
         plane.instances.terminate(instance_id)
-        part_with_volumes(plane, instance_id)
+        launch_volumes.part_and_delete(plane, instance_id)
         plane.take("terminate")
-        with plane.state.lock:
-            plane.state.put(replace(plane.state.instances[instance_id], transition=None, terminated=True))
+        gone(plane, instance_id, instances.USER_INITIATED)
 
 
 def resume(plane: Plane) -> None:
     """Take up what a gateway before this one left half done."""
-    finish = {"stopping": finish_stop, "shutting-down": finish_terminate, "rebooting": finish_reboot}
+    finish = {
+        "pending": finish_start,
+        "stopping": finish_stop,
+        "shutting-down": finish_terminate,
+        "rebooting": finish_reboot,
+    }
     for record in list(plane.state.instances.values()):
-        if record.transition == "pending":
-            plane.background(finish_start if record.how == "start" else finish_launch, plane, record.instance_id)
-        elif record.transition is not None:
+        if record.transition in finish and (record.transition != "pending" or record.how == "start"):
             plane.background(finish[record.transition], plane, record.instance_id)
 
 
-def _switch(plane: Plane, call: Call, action: str, decide: Callable[[str, InstanceState], str]) -> bytes:
+def transition_done(plane: Plane, instance_id: str, transition: Transition) -> None:
+    """Clear the transition, unless a later call has already begun another one."""
+    with plane.state.lock:
+        record = plane.state.instances[instance_id]
+        if record.transition == transition:
+            if transition == "pending" and record.state_reason is None:
+                record = replace(record, checks_ok_s=plane.wall_s() + plane.delays.draw("status_checks"))
+            plane.state.put(replace(record, transition=None, how=""))
+
+
+def _switch(plane: Plane, call: Call, action: str, decide: Callable[[Instance, InstanceState], str]) -> bytes:
     """Stop, start, terminate: all instances of the call are checked before the first is touched."""
     refuse_dry_run(call)
     with plane.state.lock:
         records = [plane.instance(i) for i in _instance_ids(call)]
         before: dict[str, InstanceState] = {r.instance_id: plane.state_of(r) for r in records}
-        decided = {r.instance_id: decide(r.instance_id, before[r.instance_id]) for r in records}
+        decided = {r.instance_id: decide(r, before[r.instance_id]) for r in records}
         after = dict(before)
         for record in records:
-            if decided[record.instance_id] != "nothing":
+            if decided[record.instance_id] == "hurry":
+                plane.state.put(replace(record, how="power_off"))
+                plane.instances.hurry(record.instance_id)
+            elif decided[record.instance_id] != "nothing":
                 after[record.instance_id] = _begin(plane, record, action, decided[record.instance_id])
     rows = [{"instanceId": i, "currentState": _state(after[i]), "previousState": _state(before[i])} for i in before]
     return answer(call, {"instancesSet": rows})
@@ -243,34 +218,33 @@ def _begin(plane: Plane, record: Instance, action: str, how: str) -> InstanceSta
     if action == "TerminateInstances":
         release_instance_address(plane, record.instance_id)
     plane.books.call(action, {"InstanceId.1": record.instance_id})
+    now = datetime.now(UTC)
     if action == "StartInstances":
-        plane.state.put(replace(record, transition="pending", how=how))
+        starting = replace(record, transition="pending", how=how, launched=now.strftime(LAUNCH_TIME))
+        plane.state.put(starting.because(None))
         plane.background(finish_start, plane, record.instance_id)
         return "pending"
+    asked = record.because(instances.USER_INITIATED, now.strftime("User initiated (%Y-%m-%d %H:%M:%S GMT)"))
     if action == "StopInstances":
-        plane.state.put(replace(record, transition="stopping", how=how))
+        plane.state.put(replace(asked, transition="stopping", how=how))
         plane.background(finish_stop, plane, record.instance_id)
         return "stopping"
-    plane.state.put(replace(record, transition="shutting-down", how=how))
+    plane.state.put(replace(asked, transition="shutting-down", how=how))
     plane.background(finish_terminate, plane, record.instance_id)
     return "shutting-down"
 
 
-def _transition_done(plane: Plane, instance_id: str, transition: Transition) -> None:
-    """Clear the transition, unless a later call has already begun another one."""
+def gone(plane: Plane, instance_id: str, why: StateReason) -> None:
+    """The instance is terminated: to be seen for a while, never to come back."""
     with plane.state.lock:
         record = plane.state.instances[instance_id]
-        if record.transition == transition:
-            plane.state.put(replace(record, transition=None, how=""))
+        gone = replace(record, transition=None, how="", terminated=True, terminated_s=plane.wall_s())
+        plane.state.put(gone.because(why, record.transition_reason))
 
 
-def _image_reference(plane: Plane, image_id: str) -> str:
-    """The Docker image behind an AMI: its name, as `start_region` registered it."""
-    document: Document = plane.books.call("DescribeImages", {"ImageId.1": image_id})
-    item = next(document.items("imagesSet"), None)
-    if item is None:
-        raise AwsError("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist")
-    return item.findtext("name") or ""
+def still(plane: Plane, instance_id: str, transition: Transition) -> bool:
+    """Whether no later call has begun something else with the machine."""
+    return plane.state.instances[instance_id].transition == transition
 
 
 def _instance_ids(call: Call) -> list[str]:
@@ -280,40 +254,43 @@ def _instance_ids(call: Call) -> list[str]:
     return ids
 
 
-def _tag(call: Call, key: str) -> str | None:
-    """A tag of the instance given at launch (TagSpecification.N.Tag.M)."""
-    for name, value in call.params.items():
-        if name.startswith("TagSpecification.") and name.endswith(".Key") and value == key:
-            owner = name.split(".Tag.")[0] + ".ResourceType"
-            if call.params.get(owner, "instance") == "instance":
-                return call.params.get(name.removesuffix("Key") + "Value")
-    return None
-
-
-def _decoded(user_data: str | None) -> str:
-    return base64.b64decode(user_data).decode("utf-8", "replace") if user_data else ""
-
-
 def _state(state: InstanceState) -> dict[str, Any]:
     return {"code": STATE_CODES[state], "name": state}
 
 
-def _show_state(item: Any, state: InstanceState) -> None:
+def show_state(item: ET.Element, state: InstanceState) -> None:
     put(item, "instanceState", _state(state))
 
 
-def _matches(state: InstanceState, wanted: dict[str, set[str]]) -> bool:
+def state_matches(state: InstanceState, wanted: Mapping[str, set[str]]) -> bool:
+    """Whether a state passes STATE_FILTERS."""
     names = wanted.get("instance-state-name")
     codes = wanted.get("instance-state-code")
     return (names is None or state in names) and (codes is None or str(STATE_CODES[state]) in codes)
 
 
+def shown_profile(profile: str) -> dict[str, str]:
+    """An IAM instance profile by name or ARN: any will do, and the guest always gets the same role (ours)."""
+    arn = profile if profile.startswith("arn:") else f"arn:aws:iam::{BOOKS_ACCOUNT}:instance-profile/{profile}"
+    return {"arn": arn, "id": "AIPA" + sha256(arn.encode()).hexdigest()[:17].upper()}
+
+
+def show(item: ET.Element, record: Instance, state: InstanceState) -> None:
+    """An instance of the books as it is."""
+    show_state(item, state)
+    why = instances.state_reason(state, record.state_reason)
+    put(item, "stateReason", {"code": why.code, "message": why.message} if why is not None else None)
+    put(item, "reason", record.transition_reason)
+    if record.launched:
+        put(item, "launchTime", record.launched)
+    if record.profile:
+        put(item, "iamInstanceProfile", shown_profile(record.profile))
+
+
 ACTIONS: Mapping[str, Action] = {
-    "RunInstances": run_instances,
     "StartInstances": start_instances,
     "StopInstances": stop_instances,
     "RebootInstances": reboot_instances,
     "TerminateInstances": terminate_instances,
     "DescribeInstances": describe_instances,
-    "DescribeInstanceStatus": describe_instance_status,
 }

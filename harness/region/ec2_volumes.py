@@ -162,7 +162,9 @@ def overlay_attachments(instance: ET.Element, volumes: Mapping[str, Volume]) -> 
     for item in mapping.findall("item"):
         volume_id, ebs = item.findtext("ebs/volumeId") or "", item.find("ebs")
         if ebs is not None and volume_id in places:
-            put(ebs, "status", places.pop(volume_id).state)
+            place = places.pop(volume_id)
+            put(ebs, "status", place.state)
+            put(ebs, "deleteOnTermination", place.delete_on_termination)
         elif volume_id in volumes:
             mapping.remove(item)
     for volume_id, place in places.items():
@@ -331,8 +333,10 @@ def _connect(plane: Plane, volume_id: str, place: Attachment) -> None:
         plane.volumes.attach(volume_id, instance_id=instance_id, guest_pid=pid, device=place.device)
 
 
-def _disconnect(plane: Plane, volume_id: str, place: Attachment) -> Literal["gone", "busy", "books away"]:
+def _disconnect(plane: Plane, volume_id: str, place: Attachment) -> Literal["gone", "busy", "no answer"]:
     """Take the device from the guest and tell the books."""
+    if not place.force and plane.state.instances[place.instance_id].transition == "recovering":
+        return "no answer"  # its host is dead, nobody there lets go of anything (ours)
     try:
         if plane.volumes.attachment(volume_id, instance_id=place.instance_id) is not None:
             plane.volumes.detach(volume_id, force=place.force, instance_id=place.instance_id)
@@ -340,7 +344,7 @@ def _disconnect(plane: Plane, volume_id: str, place: Attachment) -> Literal["gon
     except VolumeBusy:
         return "busy"
     except AwsError as error:  # a refusal: they have been told already, by a gateway that was killed right after
-        return "gone" if error.status < 500 else "books away"
+        return "gone" if error.status < 500 else "no answer"
     return "gone"
 
 
@@ -375,7 +379,7 @@ def _row(volume_id: str, place: Attachment) -> dict[str, str | bool]:
         "device": place.device,
         "status": place.state,
         "attachTime": place.since,
-        "deleteOnTermination": False,
+        "deleteOnTermination": place.delete_on_termination,
     }
 
 

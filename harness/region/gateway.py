@@ -25,7 +25,16 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, web
 
 from harness.clock import now_ns
 from harness.command import wait_for
-from harness.region import ec2_addresses, ec2_instances, ec2_volume_changes, ec2_volumes
+from harness.region import (
+    ec2_addresses,
+    ec2_instance_attributes,
+    ec2_instance_status,
+    ec2_instances,
+    ec2_launch,
+    ec2_volume_changes,
+    ec2_volumes,
+    recovery,
+)
 from harness.region.addresses import TABLE_FILE, Addresses
 from harness.region.books import TIMEOUT_S, Books
 from harness.region.calls import (
@@ -65,7 +74,10 @@ CONNECTION_HEADERS = {
 }
 
 ACTIONS: Mapping[str, Action] = {
+    **ec2_launch.ACTIONS,
     **ec2_instances.ACTIONS,
+    **ec2_instance_status.ACTIONS,
+    **ec2_instance_attributes.ACTIONS,
     **ec2_volumes.ACTIONS,
     **ec2_volume_changes.ACTIONS,
     **ec2_addresses.ACTIONS,
@@ -217,7 +229,9 @@ def build(topology: Topology, *, books: Books, shut_down_timeout_s: float, delay
         delays=delays,
     )
     ec2_addresses.resume(plane)
+    ec2_launch.resume(plane)
     ec2_instances.resume(plane)
+    recovery.resume(plane)
     ec2_volumes.resume(plane)
     ec2_volume_changes.resume(plane)
     return plane

@@ -7,10 +7,12 @@ ever sees a half-wired machine.
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from threading import Lock
@@ -36,6 +38,9 @@ NO_DNS = "nameserver 127.0.0.1\noptions attempts:1\n"
 """A guest's resolv.conf: questions are refused at once, none leaves the guest; names are in /etc/hosts."""
 
 DEATH_TIMEOUT_S = 15
+CONFLICT = 409
+"""Docker's answer when a name is taken."""
+
 POWER_GOOD = "run/power-good"
 WAIT_FOR_POWER = 'until [ -e /run/power-good ]; do sleep 0.01; done; exec "$@"'
 
@@ -65,6 +70,7 @@ class Instances:
         self._docker = docker_client
         self._lock = Lock()
         self._stopping: set[str] = set()
+        self._hurried: set[str] = set()
         self._containers: dict[str, str] = {}
         self._services: list[subprocess.Popen[bytes]] = []
 
@@ -127,7 +133,8 @@ class Instances:
             return cut.time_ns
 
     def shut_down(self, instance_id: str, *, timeout_s: float) -> None:
-        """Ask the guest to shut down and wait until it has; one that takes longer than `timeout_s` loses its power."""
+        """Ask the guest to shut down and wait until it has; one that takes longer than `timeout_s`, or that is to
+        hurry, loses its power."""
         with self._switching_off(instance_id):
             pid = self.pid(instance_id)
             if pid is not None:
@@ -139,6 +146,16 @@ class Instances:
                     self._journal.record("instance_off", instance_id=instance_id, how="shut_down")
                     return
         self.power_off(instance_id)
+
+    def hurry(self, instance_id: str) -> None:
+        """A shutdown that is waited for loses its power now; returns at once."""
+        with self._lock:
+            self._hurried.add(instance_id)
+
+    def frozen(self, instance_id: str) -> bool:
+        """Whether the machine is on and nothing in it runs: its container is paused."""
+        state = self._state(instance_id)
+        return state is not None and bool(state["Paused"])
 
     def start(self, instance_id: str) -> None:
         """Switch the machine on again: its own disk, fresh /run, its volumes attached. A running one is left alone,
@@ -180,11 +197,11 @@ class Instances:
         endpoint = api.create_endpoint_config(ipv4_address=spec.private_ip, mac_address=mac if modern else None)
         command = image["Config"]["Cmd"] or ["sleep", "infinity"]
         apparmor = any("name=apparmor" in option for option in api.info().get("SecurityOptions") or ())
-        container = self._docker.containers.create(
+        create = partial(
+            self._docker.containers.create,
             spec.image,
             ["/bin/sh", "-c", WAIT_FOR_POWER, "power-on", *command],
-            name=f"{self._topology.cell}-{spec.name}",
-            hostname=spec.name,
+            hostname=_safe(spec.name),
             network=network,
             networking_config={network: endpoint},
             mac_address=None if modern else mac,
@@ -201,12 +218,21 @@ class Instances:
                 ADDRESS_LABEL: spec.private_ip,
             },
         )
+        name = f"{self._topology.cell}-{_safe(spec.name)}"
+        try:
+            container = create(name=name)
+        except APIError as error:
+            if error.status_code != CONFLICT:
+                raise
+            container = create(name=f"{name}-{spec.instance_id}")  # another has the same Name tag
         with self._lock:
             self._containers[spec.instance_id] = container.id
 
     def _boot(self, instance_id: str) -> None:
         """Start the container, wire it, and let its init run."""
         container = self._container(instance_id)
+        with self._lock:
+            self._hurried.discard(instance_id)
         try:
             self._docker.api.start(container)
         except DockerException as error:
@@ -229,7 +255,7 @@ class Instances:
         self._journal.record("instance_on", instance_id=instance_id, pid=pid)
 
     def _shuts_down(self, instance_id: str, timeout_s: float) -> bool:
-        """SIGTERM to the guest's init; whether the guest ended in time. A paused guest does not listen."""
+        """SIGTERM to the guest's init; whether the guest ended in time and unhurried. A paused one does not listen."""
         state = self._state(instance_id)
         if state is None or state["Paused"]:
             return state is None
@@ -237,11 +263,13 @@ class Instances:
             self._docker.api.kill(self._container(instance_id), signal="SIGTERM")
         try:
             wait_for(
-                f"the shutdown of instance {instance_id}", lambda: self.pid(instance_id) is None, timeout_s=timeout_s
+                f"the shutdown of instance {instance_id}",
+                lambda: instance_id in self._hurried or self.pid(instance_id) is None,
+                timeout_s=timeout_s,
             )
         except TimedOut:
             return False
-        return True
+        return self.pid(instance_id) is None
 
     def _await_death(self, instance_id: str, pid: int, links: tuple[str, ...]) -> None:
         """Until init, container and network namespace are gone, the last of which shows in the links' end."""
@@ -295,6 +323,11 @@ class Instances:
             with self._lock:
                 self._containers.pop(instance_id, None)
             return None
+
+
+def _safe(name: str) -> str:
+    """A Name tag, which may hold anything, as a host or a container can be named."""
+    return re.sub(r"[^A-Za-z0-9-]+", "-", name).strip("-")[:63] or "instance"
 
 
 def _facts(spec: InstanceSpec) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Event, Lock
@@ -22,7 +22,13 @@ from harness.region.calls import AwsError, Call
 from harness.region.files import write_json
 from harness.region.instances import Instances
 from harness.region.journal import Journal
-from harness.region.semantics.instances import InstanceState, check_instance_id, instance_state
+from harness.region.semantics.instances import (
+    TERMINATED_VISIBLE_S,
+    InstanceState,
+    check_instance_id,
+    instance_state,
+    seen_state,
+)
 from harness.region.state import Instance, State, Tables
 from harness.region.timing import Delays
 from harness.region.volumes import Volumes
@@ -57,6 +63,7 @@ class Plane:
     _workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "plane"))
     _machine_locks: defaultdict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
     _locks_lock: Lock = field(default_factory=Lock)
+    _checked_s: dict[str, float] = field(default_factory=dict)
 
     def background(self, work: Callable[..., None], *arguments: Any) -> None:
         """Run `work` in a worker; a failure is journalled, never swallowed."""
@@ -97,17 +104,31 @@ class Plane:
         self._workers.shutdown(wait=True)
 
     def state_of(self, instance: Instance) -> InstanceState:
-        """What EC2 says of an instance now."""
+        """What EC2 says of an instance now, or of a record as a Describe call saw it some moments ago."""
         if instance.terminated:
             return "terminated"
         if instance.transition is not None:
             return instance_state("on", instance.transition)
-        return instance_state(self.instances.power(instance.instance_id), None)
+        now = self.state.instances.get(instance.instance_id, instance).transition
+        return seen_state(self.instances.power(instance.instance_id), seen=None, now=now)
 
     def instance(self, instance_id: str) -> Instance:
         """The record, or EC2's error."""
-        check_instance_id(instance_id, self.state.instances)
+        check_instance_id(instance_id, self.visible(self.state.instances))
         return self.state.instances[instance_id]
+
+    def visible(self, instances: Mapping[str, Instance]) -> dict[str, Instance]:
+        """Without those that have been terminated for so long that EC2 has forgotten them."""
+        since_s = self.wall_s() - TERMINATED_VISIBLE_S
+        return {i: record for i, record in instances.items() if not record.terminated or record.terminated_s > since_s}
+
+    def frozen_for_long(self, instance_id: str, now_s: float) -> bool:
+        """Whether a status check notices that the machine is frozen: it is asked when somebody asks, and takes time."""
+        if not self.instances.frozen(instance_id):
+            self._checked_s.pop(instance_id, None)
+            return False
+        noticed_s = self._checked_s.setdefault(instance_id, now_s + self.delays.draw("status_checks"))
+        return now_s >= noticed_s
 
     def refresh_metadata(self, instance_id: str) -> None:
         """Put what moves (the public address, the interface's id) into the file that feeds the metadata service."""

@@ -15,7 +15,7 @@ from threading import RLock
 from typing import Any
 
 from harness.region.files import write_json
-from harness.region.semantics.instances import Transition
+from harness.region.semantics.instances import StateReason, Transition
 from harness.region.semantics.volume_changes import Modification, Shape
 from harness.region.semantics.volumes import Attachment
 
@@ -26,7 +26,12 @@ MEMORY_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
-    """An instance of the region. `how` says how a transition `stopping` is done: shut_down or power_off."""
+    """An instance of the region. `how` says how a transition is done: shut_down or power_off.
+
+    `reason_code`, `reason` and `transition_reason` say why it is in its state. Times are seconds since the epoch:
+    `checks_ok_s` when its status checks have passed, `host_back_s` until when its host is dead (it recovers then),
+    `terminated_s` since when it is terminated.
+    """
 
     instance_id: str
     name: str
@@ -40,6 +45,25 @@ class Instance:
     how: str = ""
     terminated: bool = False
     reason: str = ""
+    reason_code: str = ""
+    transition_reason: str = ""
+    instance_type: str = "m1.small"
+    profile: str = ""
+    stop_protected: bool = False
+    termination_protected: bool = False
+    launched: str = ""
+    checks_ok_s: float = 0.0
+    host_back_s: float = 0.0
+    terminated_s: float = 0.0
+
+    @property
+    def state_reason(self) -> StateReason | None:
+        return StateReason(code=self.reason_code, message=self.reason) if self.reason_code else None
+
+    def because(self, reason: StateReason | None, transition_reason: str = "") -> Instance:
+        """With another reason for its state, or none."""
+        code, message = (reason.code, reason.message) if reason is not None else ("", "")
+        return replace(self, reason_code=code, reason=message, transition_reason=transition_reason)
 
 
 @dataclass(frozen=True, kw_only=True)

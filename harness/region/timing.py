@@ -30,6 +30,7 @@ MIN_SAMPLES = 30
 
 OPERATIONS: Mapping[str, str] = {
     "api": "answering any call",
+    "status_checks": "DescribeInstanceStatus: from running until ok, from frozen until impaired",
     "launch": "RunInstances: pending until running",
     "start": "StartInstances: pending until running",
     "stop": "StopInstances: until stopped, after the guest has shut down",

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from harness.region.calls import AwsError
-from harness.region.semantics import addresses, instances
+from harness.region.semantics import addresses
 
-ONE, TWO = "i-00000000000000001", "i-00000000000000002"
 SUBNET = IPv4Network("198.18.4.0/24")
 
 
@@ -21,77 +20,6 @@ def code_of(function: Any, *arguments: Any, **options: Any) -> str | None:
     except AwsError as error:
         return error.code
     return None
-
-
-@pytest.mark.parametrize(
-    ("power", "transition", "state"),
-    [
-        ("on", None, "running"),
-        ("stopping", None, "stopping"),
-        ("off", None, "stopped"),
-        ("gone", None, "terminated"),
-        ("gone", "pending", "pending"),
-        ("on", "pending", "pending"),
-        ("on", "stopping", "stopping"),
-        ("off", "stopping", "stopping"),
-        ("on", "shutting-down", "shutting-down"),
-        ("gone", "shutting-down", "shutting-down"),
-        ("off", "rebooting", "running"),
-    ],
-)
-def test_state(power: Any, transition: Any, state: str) -> None:
-    assert instances.instance_state(power, transition) == state
-
-
-@pytest.mark.parametrize(
-    ("state", "skip", "decided"),
-    [
-        ("running", True, "power_off"),
-        ("running", False, "shut_down"),
-        ("stopping", True, "nothing"),
-        ("stopped", False, "nothing"),
-        ("pending", False, "IncorrectInstanceState"),
-        ("terminated", True, "IncorrectInstanceState"),
-    ],
-)
-def test_stop(state: Any, skip: bool, decided: str) -> None:
-    try:
-        assert instances.decide_stop(ONE, state, skip_os_shutdown=skip) == decided
-    except AwsError as error:
-        assert error.code == decided
-
-
-@pytest.mark.parametrize(
-    ("state", "decided"),
-    [
-        ("stopped", "start"),
-        ("running", "nothing"),
-        ("pending", "nothing"),
-        ("stopping", "IncorrectInstanceState"),
-        ("shutting-down", "IncorrectInstanceState"),
-        ("terminated", "IncorrectInstanceState"),
-    ],
-)
-def test_start(state: Any, decided: str) -> None:
-    try:
-        assert instances.decide_start(ONE, state) == decided
-    except AwsError as error:
-        assert error.code == decided
-
-
-def test_reboot_needs_a_running_instance_and_terminate_nothing() -> None:
-    assert code_of(instances.decide_reboot, ONE, "running") is None
-    assert code_of(instances.decide_reboot, ONE, "stopped") == "IncorrectState"
-    assert instances.decide_terminate("stopped") == "terminate"
-    assert instances.decide_terminate("terminated") == "nothing"
-
-
-@pytest.mark.parametrize(
-    ("instance_id", "code"),
-    [(ONE, None), ("i-zz", "InvalidInstanceID.Malformed"), (TWO, "InvalidInstanceID.NotFound")],
-)
-def test_instance_id(instance_id: str, code: str | None) -> None:
-    assert code_of(instances.check_instance_id, instance_id, {ONE}) == code
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ class Attachment:
     state: AttachmentState
     since: str
     force: bool = False
+    delete_on_termination: bool = False
 
     @property
     def leaving(self) -> bool:

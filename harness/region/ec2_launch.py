@@ -1,0 +1,213 @@
+"""RunInstances: how an instance comes to be."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import secrets
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from harness.region import capacity, launch_volumes
+from harness.region.calls import AwsError, Call, Document, put
+from harness.region.credentials import new_access_key_id
+from harness.region.ec2_instances import LAUNCH_TIME, gone, show, still, transition_done
+from harness.region.ec2_volumes import connect_volumes
+from harness.region.instances import InstanceSpec
+from harness.region.plane import Action, Plane, refuse_dry_run
+from harness.region.semantics import addresses, instances
+from harness.region.semantics.instances import StateReason
+from harness.region.state import Instance
+
+KEPT_HERE = ("BlockDeviceMapping.", "IamInstanceProfile.", "DisableApi")
+"""Beginnings of parameters that the books are not told: what they say is carried out, or remembered, by the region."""
+
+
+def run_instances(plane: Plane, call: Call) -> bytes:
+    """RunInstances: entered in the books, `pending`, each launched by a worker; all that are asked for, or none.
+
+    Several instances of one call are entered one by one, because each has an address that is chosen here.
+    """
+    refuse_dry_run(call)
+    image = _image_reference(plane, call.require("ImageId"))
+    instances.check_instance_type(call.get("InstanceType"))
+    instances.check_shutdown_behavior(call.get("InstanceInitiatedShutdownBehavior"))
+    devices = launch_volumes.block_devices(call.params)
+    user_data, profile = _decoded(call.get("UserData")), _profile(call)
+    with plane.state.lock:
+        living = [i for i in plane.state.instances.values() if not i.terminated]
+        wanted = call.get("PrivateIpAddress") or call.get("NetworkInterface.1.PrivateIpAddress")
+        minimum, maximum = call.require("MinCount"), call.require("MaxCount")
+        count = instances.decide_count(minimum, maximum, living=len(living), addressed=wanted is not None)
+        capacity.check_room(plane.topology, capacity.LAUNCH, call.get("InstanceType") or Instance.instance_type)
+        chosen: list[str] = []
+        for _ in range(count):
+            taken = {i.private_ip for i in living} | set(chosen)
+            chosen.append(str(addresses.choose_private(plane.topology.vpc_subnet, wanted, taken)))
+        documents: list[Document] = []
+        try:
+            for index, address in enumerate(chosen):
+                documents.append(plane.books.call("RunInstances", _books_params(call.params, address)))
+                item = _launched(documents[-1])
+                record = _record(call, item, image=image, address=address, user_data=user_data, profile=profile)
+                plane.state.put(record)
+                launch_volumes.create(plane, call, record.instance_id, devices)
+                show(item, record, "pending")
+                put(item, "amiLaunchIndex", index)
+        except Exception:
+            _undo(plane, documents)
+            raise
+    for document in documents:
+        plane.background(finish_launch, plane, _launched(document).findtext("instanceId"))
+    first = documents[0]
+    together = first.root.find("instancesSet")
+    for document in documents[1:]:
+        if together is not None:
+            together.append(_launched(document))
+    return first.body(call)
+
+
+def finish_launch(plane: Plane, instance_id: str) -> None:
+    """Worker: make the machine. A launch that fails ends as EC2's do: terminated, with a reason."""
+    record = plane.state.instances[instance_id]
+    spec = InstanceSpec(
+        instance_id=instance_id,
+        name=record.name,
+        image=record.image,
+        private_ip=record.private_ip,
+        access_key_id=record.access_key_id,
+        secret_access_key=record.secret_access_key,
+        user_data=record.user_data,
+    )
+    with plane.machine_lock(instance_id):
+        if not still(plane, instance_id, "pending"):
+            return
+        try:
+            if instance_id in plane.instances.list():  # made by a gateway that was killed before it ran
+                plane.instances.start(instance_id)
+            else:
+                plane.take("launch")
+                plane.instances.launch(spec)
+            connect_volumes(plane, instance_id)
+            plane.refresh_metadata(instance_id)
+        except Exception as error:
+            with suppress(Exception):
+                plane.instances.terminate(instance_id)
+            with suppress(AwsError):
+                plane.books.call("TerminateInstances", {"InstanceId.1": instance_id})
+            launch_volumes.part_and_delete(plane, instance_id)
+            gone(plane, instance_id, StateReason(code="Server.InternalError", message=str(error)))
+            raise
+        transition_done(plane, instance_id, "pending")
+
+
+def resume(plane: Plane) -> None:
+    """Take up the launches that a gateway before this one left half done."""
+    for record in list(plane.state.instances.values()):
+        if record.transition == "pending" and record.how != "start":
+            plane.background(finish_launch, plane, record.instance_id)
+
+
+def _record(call: Call, item: ET.Element, *, image: str, address: str, user_data: str, profile: str) -> Instance:
+    """The record of an instance that the books have just made."""
+    instance_id = item.findtext("instanceId") or ""
+    return Instance(
+        instance_id=instance_id,
+        name=_tag(call, "Name") or instance_id,
+        image=image,
+        private_ip=address,
+        interface_id=item.findtext("networkInterfaceSet/item/networkInterfaceId") or "",
+        access_key_id=new_access_key_id(),
+        secret_access_key=secrets.token_urlsafe(30),
+        user_data=user_data,
+        transition="pending",
+        instance_type=call.get("InstanceType") or Instance.instance_type,
+        profile=profile,
+        stop_protected=call.flag("DisableApiStop"),
+        termination_protected=call.flag("DisableApiTermination"),
+        launched=datetime.now(UTC).strftime(LAUNCH_TIME),
+    )
+
+
+def _undo(plane: Plane, documents: Sequence[Document]) -> None:
+    """Under the lock: none of the instances of a call that failed half-way has ever been there."""
+    for document in documents:
+        instance_id = _launched(document).findtext("instanceId") or ""
+        if instance_id in plane.state.instances:
+            launch_volumes.part_and_delete(plane, instance_id, every=True)
+            plane.state.put(replace(plane.state.instances[instance_id], transition=None, terminated=True))
+        with suppress(AwsError):
+            plane.books.call("TerminateInstances", {"InstanceId.1": instance_id})
+
+
+def _image_reference(plane: Plane, image_id: str) -> str:
+    """The Docker image behind an AMI: its name, as `start_region` registered it."""
+    document: Document = plane.books.call("DescribeImages", {"ImageId.1": image_id})
+    item = next(document.items("imagesSet"), None)
+    if item is None:
+        raise AwsError("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist")
+    return item.findtext("name") or ""
+
+
+def _books_params(params: Mapping[str, str], address: str) -> dict[str, str]:
+    """RunInstances for the books: one instance, with its address, which is free again once it is terminated.
+
+    That is so on AWS for an interface that was made at launch; the books free it only where they are told to.
+    """
+    nic = "NetworkInterface.1."
+    kept = {key: value for key, value in params.items() if not key.startswith(KEPT_HERE)}
+    if kept.get(f"{nic}DeleteOnTermination", "true").lower() == "false":
+        raise AwsError("UnsupportedOperation", "In this region a primary network interface goes with its instance.")
+    if any(key.startswith("NetworkInterface.") for key in kept) and {"SubnetId", "PrivateIpAddress"} & set(kept):
+        raise AwsError(
+            "InvalidParameterCombination",
+            "Network interfaces and an instance-level subnet ID or address may not be specified on the same request",
+        )
+    subnet = kept.pop("SubnetId", None)
+    kept.pop("PrivateIpAddress", None)
+    if subnet is not None:
+        kept.setdefault(f"{nic}SubnetId", subnet)
+    mine = {f"{nic}DeviceIndex": "0", f"{nic}PrivateIpAddress": address, f"{nic}DeleteOnTermination": "true"}
+    return {**kept, **mine, "MinCount": "1", "MaxCount": "1"}
+
+
+def _profile(call: Call) -> str:
+    """The IAM instance profile, by ARN or name."""
+    arn, name = call.get("IamInstanceProfile.Arn"), call.get("IamInstanceProfile.Name")
+    if arn is not None and name is not None:
+        raise AwsError("InvalidParameterCombination", "Either the name or the ARN of an instance profile is given.")
+    given = arn or name or ""
+    if given and not re.fullmatch(
+        r"arn:aws:iam::\d{12}:instance-profile/[\w+=,.@/-]+" if arn else r"[\w+=,.@-]{1,128}", given
+    ):
+        raise AwsError("InvalidParameterValue", f"Value ({given}) for parameter iamInstanceProfile is invalid.")
+    return given
+
+
+def _tag(call: Call, key: str) -> str | None:
+    """A tag of the instance given at launch (TagSpecification.N.Tag.M)."""
+    for name, value in call.params.items():
+        if name.startswith("TagSpecification.") and name.endswith(".Key") and value == key:
+            owner = name.split(".Tag.")[0] + ".ResourceType"
+            if call.params.get(owner, "instance") == "instance":
+                return call.params.get(name.removesuffix("Key") + "Value")
+    return None
+
+
+def _decoded(user_data: str | None) -> str:
+    try:
+        return base64.b64decode(user_data or "", validate=True).decode("utf-8", "replace")
+    except binascii.Error:
+        raise AwsError("InvalidUserData.Malformed", "Invalid BASE64 encoding of user data.") from None
+
+
+def _launched(document: Document) -> ET.Element:
+    """The one instance in the books' answer to RunInstances."""
+    return next(document.items("instancesSet"))
+
+
+ACTIONS: Mapping[str, Action] = {"RunInstances": run_instances}
