@@ -123,12 +123,12 @@ def test_a_volume_in_use_is_refused_and_the_guest_that_has_it_keeps_it(site: Sit
     assert not site.guest("b", "test", "-e", link, check=False).ok
 
 
-def test_a_mounted_volume_is_detaching_until_unmounted(site: Site) -> None:
+def test_a_mounted_volume_is_busy_until_unmounted(site: Site) -> None:
     link = f"/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_{site.volume_id.replace('-', '')}"
     site.guest("a", "sh", "-c", f"mkfs.xfs -qf {link} && mount {link} /mnt && echo kept >/mnt/file")
-    with pytest.raises(InfrastructureError, match="detaching"):
+    with pytest.raises(InfrastructureError, match="busy"):
         site.cloud.detach(site.volume_id, timeout_s=0.5)
-    assert site.place() == f"{site.ids['a']} detaching"
+    assert site.place() == f"{site.ids['a']} busy"
     assert site.guest("a", "cat", "/mnt/file").stdout == "kept\n"
     site.guest("a", "umount", "/mnt")
     wait_for("available", lambda: site.place() is None, timeout_s=5)
