@@ -32,6 +32,9 @@ POLL_S = 0.2
 HOLD = "stop-all-resources"
 """Cluster property that is set until the volume is ready: the cluster forms meanwhile and starts nothing."""
 
+DEVICE_TIMEOUT_S = 30
+"""A volume may be `attached` for some time before the guest has its device."""
+
 RELEASE = f"""cibadmin --modify --xml-text '<cib admin_epoch="{ADMIN_EPOCH + 1}"/>' &&
 crm_attribute --type crm_config --name {HOLD} --delete"""
 
@@ -64,6 +67,8 @@ def prepare_volume(node: Node, *, device: str, profile: Profile, facts: CellFact
     """Make the file system on a fresh volume and let the profile create its data, on the node it is attached to."""
     command = profile.command("init", node=node.name, private_ip=node.private_ip, public_ip=facts.public_ip)
     script = f"""set -e
+for _ in $(seq {DEVICE_TIMEOUT_S * 10}); do [ -b {device} ] && break; sleep 0.1; done
+[ -b {device} ] || {{ echo 'it is attached, but there is no {device}' >&2; exit 1; }}
 mkfs.xfs -q {device}
 mkdir -p {facts.data_dir}
 mount -t xfs {device} {facts.data_dir}
