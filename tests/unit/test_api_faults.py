@@ -1,4 +1,4 @@
-"""Faults of the API: which calls a rule is for, when it strikes, and that a new gateway goes on where the old one was."""
+"""Faults of the API: which calls a rule is for, when it strikes, and that the next gateway goes on with it."""
 
 from __future__ import annotations
 
