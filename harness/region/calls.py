@@ -140,7 +140,7 @@ def _json(body: bytes) -> tuple[dict[str, Any], str | None]:
 
 
 def loggable(params: Mapping[str, str]) -> dict[str, str]:
-    """Parameters as they may be written down: no signature, no secret, user data only by its length, nothing endless."""
+    """Parameters as they may be written down: no signature, no secret, user data by its length, nothing endless."""
     shown = {}
     for key, value in list(params.items())[:_LOGGED_PARAMETERS]:
         if key.endswith("UserData"):

@@ -1,7 +1,7 @@
 """What the harness can do to the region beyond AWS's API: set faults, hold delays, switch metadata off.
 
-`POST /_region/control` with the harness's key sets what its JSON says, key by key; `GET` shows what is set. `Control` is
-the client. Modules of the region add keys of their own by CONTROLS and SHOWN (plane.py).
+`POST /_region/control` with the harness's key sets what its JSON says, key by key; `GET` shows what is set. `Control`
+is the client. Modules of the region add keys of their own by CONTROLS and SHOWN (plane.py).
 """
 
 from __future__ import annotations
