@@ -1,4 +1,4 @@
-"""Typed calls of EC2 and SSM, bounded waits: the only code of the harness that talks to AWS, or to what stands in for it.
+"""Typed calls of EC2 and SSM, bounded waits: the only code of the harness that talks to AWS, or to its stand-in.
 
 The same calls work against the local region and against AWS; today only the local region is allowed.
 """

@@ -1,8 +1,8 @@
 """Commands of Systems Manager under way: delivered when the node's agent can be reached, run, and told how they ended.
 
 A node that is off, frozen or cut off from the API gets nothing: the command waits, and has timed out when
-TimeoutSeconds are over. One that dies while the command runs tells nobody: the command is `InProgress` until its whole time is over.
-What is known is in a file of the cell; what was running when the gateway died has failed for the next one.
+TimeoutSeconds are over. One that dies while the command runs tells nobody: the command is `InProgress` until its whole
+time is over. What is known is in a file of the cell; what ran when the gateway died has failed for the next one.
 """
 
 from __future__ import annotations
