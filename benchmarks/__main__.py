@@ -12,15 +12,13 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 from docker.errors import DockerException
 
-from benchmarks import floor
+from benchmarks import floor, region
+from benchmarks.figures import Figure, figure
 from harness import environment, session
 from harness.errors import HarnessError
 from harness.session import Request
@@ -29,39 +27,6 @@ OUT = Path("reports/bench/latest.json")
 RUNS = Path("reports/bench/runs")
 SCENARIO = "active-node-crash"
 STOCK, OWN, DEFAULT = "tuned", "tuned-own-agents", "default"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """One promised figure. `target` is an upper bound; `ratio` is value / peer_value."""
-
-    name: str
-    value: float
-    unit: str
-    n: int
-    target: float | None = None
-    peer: str | None = None
-    peer_value: float | None = None
-    samples: Sequence[float] = ()
-
-    @property
-    def ratio(self) -> float | None:
-        return round(self.value / self.peer_value, 2) if self.peer_value else None
-
-    @property
-    def met(self) -> bool:
-        return self.target is None or self.value <= self.target
-
-    def row(self) -> dict[str, Any]:
-        return {**asdict(self), "ratio": self.ratio}
-
-    def line(self) -> str:
-        target = f"target ≤ {self.target:g}" if self.target is not None else ""
-        peer = f"{self.peer}: {self.peer_value:g} s" if self.peer_value else ""
-        if self.ratio and self.unit != "ratio":
-            peer += f" (ratio {self.ratio:g})"
-        word = "" if self.target is None else "ok" if self.met else "MISSED"
-        return f"{self.name:<34} {self.value:>8.2f} {self.unit:<6} n={self.n:<2} {word:<7} {target:<16} {peer}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,25 +77,20 @@ def figures(*, count: int, floors: int, cell: str, slot: int) -> list[Figure]:
     bare_ready = {"peer": "bare corosync+pacemaker: dummies started", "peer_value": ready}
     bare_move = {"peer": "failover of dummy resources", "peer_value": move}
     return [
-        _figure("cell_ready_s", stock.ready_s, target=20.0, **bare_ready),
-        _figure("cell_ready_own_agents_s", own.ready_s, target=20.0, **bare_ready),
-        _figure("cell_ready_ratio", [s / ready for s in stock.ready_s], unit="ratio", target=2.5, **bare_ready),
-        _figure("cell_ready_to_formation_ratio", [s / form for s in stock.ready_s], unit="ratio", **bare_form),
-        _figure("outage_stock_agents_s", stock.outage_s, target=10.0, **bare_move),
-        _figure("outage_own_agents_s", own.outage_s, target=7.0, **bare_move),
-        _figure("outage_default_policy_s", default.outage_s, target=60.0),
-        _figure("run_total_s", stock.total_s, target=90.0),
+        figure("cell_ready_s", stock.ready_s, target=20.0, **bare_ready),
+        figure("cell_ready_own_agents_s", own.ready_s, target=20.0, **bare_ready),
+        figure("cell_ready_ratio", [s / ready for s in stock.ready_s], unit="ratio", target=2.5, **bare_ready),
+        figure("cell_ready_to_formation_ratio", [s / form for s in stock.ready_s], unit="ratio", **bare_form),
+        figure("outage_stock_agents_s", stock.outage_s, target=10.0, **bare_move),
+        figure("outage_own_agents_s", own.outage_s, target=7.0, **bare_move),
+        figure("outage_default_policy_s", default.outage_s, target=60.0),
+        figure("run_total_s", stock.total_s, target=90.0),
         Figure(
             name="unexplained_over_bound_s", value=round(max(excess), 3), unit="s", n=len(excess), target=0.0,
             samples=[round(value, 3) for value in excess],
         ),
         Figure(name="runs_not_passed", value=failed, unit="runs", n=len(verdicts), target=0.0),
     ]  # fmt: skip
-
-
-def _figure(name: str, samples: Sequence[float], *, unit: str = "s", **more: Any) -> Figure:
-    rounded = [round(sample, 3) for sample in samples]
-    return Figure(name=name, value=round(median(rounded), 3), unit=unit, n=len(rounded), samples=rounded, **more)
 
 
 def main() -> int:
@@ -142,14 +102,15 @@ def main() -> int:
     args = parser.parse_args()
     try:
         measured = figures(count=args.runs, floors=args.floor, cell=args.cell, slot=args.slot)
+        measured += region.figures(cell=args.cell, slot=args.slot)
     except (HarnessError, DockerException) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    document = {"environment": environment.describe(), "figures": [figure.row() for figure in measured]}
+    document = {"environment": environment.describe(), "figures": [one.row() for one in measured]}
     OUT.write_text(json.dumps(document, indent=1) + "\n")
-    print("\n".join(figure.line() for figure in measured))
-    return 0 if all(figure.met for figure in measured) else 1
+    print("\n".join(one.line() for one in measured))
+    return 0 if all(one.met for one in measured) else 1
 
 
 if __name__ == "__main__":

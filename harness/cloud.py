@@ -1,4 +1,4 @@
-"""Typed EC2 calls and bounded waits: the only code of the harness that talks to AWS, or to what stands in for it.
+"""Typed calls of EC2 and SSM, bounded waits: the only code of the harness that talks to AWS, or to its stand-in.
 
 The same calls work against the local region and against AWS; today only the local region is allowed.
 """
@@ -6,9 +6,10 @@ The same calls work against the local region and against AWS; today only the loc
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, partial
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -39,6 +40,10 @@ _NOBODYS_SETTINGS: Any = {
 """The AWS profile and files of whoever runs the harness have no say here: a wrong one would stop every call."""
 
 
+SSM_GRACE_S = 5.0
+"""How much longer than it may run the end of a command is waited for."""
+
+
 class CloudError(InfrastructureError):
     """An EC2 call that failed; `code` is EC2's own, or the client's when there was no answer."""
 
@@ -65,6 +70,16 @@ class ElasticIp:
     public_ip: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class CommandResult:
+    """How a command on a node ended: Success, Failed or TimedOut (SSM's Status), exit code (-1: none), output."""
+
+    status: str
+    code: int
+    stdout: str
+    stderr: str
+
+
 class Cloud:
     """EC2 as the harness uses it. Calls are made once, never retried behind the caller's back."""
 
@@ -84,6 +99,12 @@ class Cloud:
             botocore_session=botocore.session.Session(session_vars=_NOBODYS_SETTINGS),
         )
         self._ec2: EC2Client = session.client("ec2", endpoint_url=endpoint_url, config=config)
+        self._make_ssm = partial(cast(Any, session).client, "ssm", endpoint_url=endpoint_url, config=config)
+
+    @cached_property
+    def _ssm(self) -> Any:
+        """Made when it is first needed: few processes send commands."""
+        return self._make_ssm()
 
     def create_network(self, subnet: IPv4Network) -> str:
         """A VPC with one subnet that fills it; returns the subnet's id."""
@@ -272,6 +293,49 @@ class Cloud:
         if association_id:
             with _calling("DisassociateAddress"):
                 self._ec2.disassociate_address(AssociationId=association_id)
+
+    def run_command(self, instance_id: str, commands: Sequence[str], *, timeout_s: int) -> CommandResult:
+        """Run a shell script as root on a node by SSM, for at most `timeout_s`; `TimedOut` when no end is told.
+
+        A node that is off or can't be reached does not get it; then this waits in vain.
+        """
+        with _calling("SendCommand"):
+            sent = self._ssm.send_command(
+                DocumentName="AWS-RunShellScript",
+                InstanceIds=[instance_id],
+                TimeoutSeconds=max(30, timeout_s),
+                Parameters={"commands": list(commands), "executionTimeout": [str(timeout_s)]},
+            )
+        seen = "nothing"
+
+        def ended() -> CommandResult | None:
+            nonlocal seen
+            try:
+                with _calling("GetCommandInvocation"):
+                    found = self._ssm.get_command_invocation(
+                        CommandId=sent["Command"]["CommandId"], InstanceId=instance_id
+                    )
+            except CloudError as error:
+                if error.code != "InvocationDoesNotExist":  # as it may be said for a moment
+                    raise
+                return None
+            seen = found["Status"]
+            if seen in ("Pending", "InProgress", "Delayed", "Cancelling"):
+                return None
+            return CommandResult(
+                status=seen,
+                code=found["ResponseCode"],
+                stdout=found["StandardOutputContent"],
+                stderr=found["StandardErrorContent"],
+            )
+
+        return wait_for(
+            f"the end of a command on {instance_id}",
+            ended,
+            timeout_s=timeout_s + SSM_GRACE_S,
+            every_s=POLL_S,
+            last_seen=lambda: seen,
+        )
 
     def _wait_running(self, instance_id: str, name: str, timeout_s: float) -> None:
         state = self.wait_state(instance_id, "running", "shutting-down", "terminated", timeout_s=timeout_s)

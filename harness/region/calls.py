@@ -1,25 +1,35 @@
 """One AWS call as data: read from HTTP, written to the call log without secrets, answered in EC2's own XML.
 
 EC2 speaks the query protocol (https://docs.aws.amazon.com/AWSEC2/latest/APIReference/Query-Requests.html): a form with
-`Action` and flat parameters (`InstanceId.1`, `Filter.1.Value.2`). Of other services only the action's name is read.
+`Action` and flat parameters (`InstanceId.1`, `Filter.1.Value.2`), STS too (2011-06-15); SSM speaks JSON 1.1. Errors in
+the words of each are in protocols.py.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 EC2_NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
 XML_TYPE = "text/xml;charset=UTF-8"
 
 _CREDENTIAL = re.compile(r"Credential=(?P<key>[^/,\s]+)/(?P<date>[^/,\s]*)/(?P<region>[^/,\s]*)/(?P<service>[^/,\s]*)")
+MAX_PARAMETERS = 10_000
+"""More than any call has; what is beyond is malformed."""
+
+Protocol = Literal["ec2", "query", "json"]
+"""How a call is put and answered: EC2's own dialect of the query protocol, the query protocol (STS), JSON 1.1 (SSM)."""
+
+_UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_LOGGED_CHARACTERS, _LOGGED_PARAMETERS = 1000, 200
 _SECRET = re.compile(r"signature|secret|password|token$|^x-amz-|^awsaccesskeyid$", re.IGNORECASE)
 
 BOOKS_ACCOUNT = "123456789012"
@@ -42,7 +52,8 @@ class AwsError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A request: who asked for what. `params` are the flat query parameters without Action and Version."""
+    """A request: who asked for what. `params` are the flat query parameters without Action and Version, `data` the body
+    of a JSON call. `defect` says why it can't be read."""
 
     service: str
     action: str
@@ -50,6 +61,9 @@ class Call:
     access_key_id: str
     source: str
     request_id: str
+    protocol: Protocol = "ec2"
+    data: Mapping[str, Any] = field(default_factory=dict)
+    defect: str | None = None
 
     def get(self, name: str) -> str | None:
         return self.params.get(name) or None
@@ -62,7 +76,11 @@ class Call:
 
     def flag(self, name: str, default: bool = False) -> bool:
         value = self.get(name)
-        return default if value is None else value.lower() == "true"
+        if value is None:
+            return default
+        if value.lower() not in ("true", "false"):
+            raise AwsError("InvalidParameterValue", f"Invalid value '{value[:64]}' for {name}: it is true or false.")
+        return value.lower() == "true"
 
     def numbered(self, prefix: str) -> list[str]:
         """The values of `prefix.1`, `prefix.2`, … in order."""
@@ -71,41 +89,64 @@ class Call:
 
 
 def _is_numbered(key: str, prefix: str) -> bool:
-    return key.startswith(prefix + ".") and key[len(prefix) + 1 :].isdigit()
+    number = key[len(prefix) + 1 :]
+    return key.startswith(prefix + ".") and number.isascii() and number.isdigit() and len(number) <= 6
 
 
 def parse(*, path: str, headers: Mapping[str, str], body: bytes, source: str, request_id: str) -> Call:
-    """The call behind an HTTP request; unknown protocols yield an empty service and action, never an error."""
-    query = dict(parse_qsl(urlsplit(path).query, keep_blank_values=True))
-    if "x-www-form-urlencoded" in headers.get("Content-Type", ""):
-        query |= dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
-    credential = _CREDENTIAL.search(headers.get("Authorization", ""))
+    """The call behind an HTTP request, never an error: what can't be read is told in `defect`."""
     target = headers.get("X-Amz-Target", "")
+    content_type = headers.get("Content-Type", "")
+    query, data, defect = _form(urlsplit(path).query)
+    if "x-www-form-urlencoded" in content_type:
+        form, _, defect = _form(body)
+        query |= form
+    elif target:
+        data, defect = _json(body)
+    credential = _CREDENTIAL.search(headers.get("Authorization", "")) or _CREDENTIAL.search(
+        f"Credential={query.get('X-Amz-Credential', '')}"
+    )
+    service = credential["service"] if credential else ""
     return Call(
-        service=credential["service"] if credential else "",
+        service=service,
         action=query.pop("Action", "") or target.rpartition(".")[2],
         params={key: value for key, value in query.items() if key != "Version"},
         access_key_id=credential["key"] if credential else "",
         source=source,
         request_id=request_id,
+        protocol="json" if target or "json" in content_type else "ec2" if service in ("ec2", "") else "query",
+        data=data,
+        defect=defect,
     )
 
 
-def upstream_authorization(authorization: str) -> str:
-    """The Authorization header for the books: neither of them checks it, and both derive an account from the key."""
-    return _CREDENTIAL.sub(
-        lambda m: f"Credential={BOOKS_ACCOUNT}/{m['date']}/{m['region']}/{m['service']}", authorization
-    )
+def _form(text: str | bytes) -> tuple[dict[str, str], dict[str, Any], str | None]:
+    try:
+        plain = text.decode("ascii") if isinstance(text, bytes) else text
+        if re.search(r"%(?![0-9A-Fa-f]{2})", plain):
+            raise ValueError("a stray '%'")
+        pairs = parse_qsl(plain, keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS)
+    except ValueError as error:
+        return {}, {}, str(error)
+    return dict(pairs), {}, None
+
+
+def _json(body: bytes) -> tuple[dict[str, Any], str | None]:
+    try:
+        value = json.loads(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        return {}, str(error)
+    return (value, None) if isinstance(value, dict) else ({}, "not an object")
 
 
 def loggable(params: Mapping[str, str]) -> dict[str, str]:
-    """Parameters as they may be written down: no signature, no secret, user data only by its length."""
+    """Parameters as they may be written down: no signature, no secret, user data by its length, nothing endless."""
     shown = {}
-    for key, value in params.items():
+    for key, value in list(params.items())[:_LOGGED_PARAMETERS]:
         if key.endswith("UserData"):
             shown[key] = f"({len(value)} characters)"
         elif not _SECRET.search(key):
-            shown[key] = value
+            shown[key[:_LOGGED_CHARACTERS]] = value[:_LOGGED_CHARACTERS]
     return shown
 
 
@@ -115,9 +156,21 @@ class CallLog:
 
     path: Path
     _lock: Lock = field(default_factory=Lock)
+    _fd: int | None = None
 
-    def write(self, call: Call, *, who: str, time_ns: int, took_ms: float, status: int, error: str | None) -> None:
-        row = {
+    def write(
+        self,
+        call: Call,
+        *,
+        who: str,
+        time_ns: int,
+        took_ms: float,
+        status: int,
+        error: str | None,
+        fault: str | None = None,
+    ) -> None:
+        """`status` is 0 for a call that got no answer and was not carried out, `fault` what was done to it."""
+        row: dict[str, Any] = {
             "time_ns": time_ns,
             "took_ms": round(took_ms, 3),
             "who": who,
@@ -129,8 +182,19 @@ class CallLog:
             "error": error,
             "request_id": call.request_id,
         }
-        with self._lock, self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        if fault is not None:
+            row["fault"] = fault
+        line = (json.dumps(row) + "\n").encode()
+        with self._lock:
+            if self._fd is None:
+                self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            os.write(self._fd, line)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._fd is not None:
+                os.close(self._fd)
+            self._fd = None
 
 
 def answer(call: Call, tree: Tree) -> bytes:
@@ -146,9 +210,14 @@ def error_answer(call: Call, error: AwsError) -> bytes:
     root = ET.Element("Response")
     detail = ET.SubElement(ET.SubElement(root, "Errors"), "Error")
     ET.SubElement(detail, "Code").text = error.code
-    ET.SubElement(detail, "Message").text = error.message
+    ET.SubElement(detail, "Message").text = printable(error.message)
     ET.SubElement(root, "RequestID").text = call.request_id
     return b'<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root)
+
+
+def printable(text: str) -> str:
+    """Without the characters that XML can't hold."""
+    return _UNPRINTABLE.sub("\ufffd", text)
 
 
 def error_code(body: bytes) -> str | None:
@@ -168,7 +237,7 @@ def _fill(parent: ET.Element, tree: Tree) -> None:
             for item in value:
                 _fill(ET.SubElement(child, "item"), item)
         else:
-            child.text = str(value).lower() if isinstance(value, bool) else str(value)
+            child.text = str(value).lower() if isinstance(value, bool) else printable(str(value))
 
 
 class Document:

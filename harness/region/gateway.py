@@ -1,8 +1,9 @@
 """The region's front door: an EC2 endpoint whose answers are true, in front of books that only keep records.
 
 Listens on the cell's VPC endpoint address. Calls that touch machines, volumes or addresses are decided here and carried
-out on the data plane; everything else passes to the books untouched. Every call becomes a line in cloud-calls.jsonl.
-`GET /_region/health` and `GET /_region/state` are for the harness.
+out on the data plane; SSM and STS are answered here too. Of the rest, what only reads, and a few records that nothing
+follows from, go to the books; everything else is refused, never silently done. Every call becomes a line in
+cloud-calls.jsonl. `GET /_region/health`, `GET /_region/state` and `/_region/control` are for the harness.
 
 Run as `python -m harness.region.gateway --cell NAME --slot N --books PATH`; ends on SIGTERM. Started again,
 it finds its state (region.json), its machines (labels), its volumes and the router's table, and finishes what was half
@@ -13,44 +14,53 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hmac
 import logging
+import socket
+import struct
 import sys
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from aiohttp import ClientError, ClientSession, ClientTimeout, web
+from aiohttp import web
 
-from harness.clock import now_ns
+from harness.clock import NS_PER_S, now_ns
 from harness.command import wait_for
+from harness.errors import UsageError
 from harness.region import (
+    control,
     ec2_addresses,
-    ec2_instance_attributes,
-    ec2_instance_status,
     ec2_instances,
     ec2_launch,
     ec2_volume_changes,
     ec2_volumes,
+    passed,
     recovery,
 )
+from harness.region.actions import CONTROLS, SERVICES, SHOWN
 from harness.region.addresses import TABLE_FILE, Addresses
-from harness.region.books import TIMEOUT_S, Books
-from harness.region.calls import (
-    XML_TYPE,
-    AwsError,
-    Call,
-    CallLog,
-    error_answer,
-    error_code,
-    parse,
-    upstream_authorization,
-)
+from harness.region.api_faults import Fault
+from harness.region.books import Books
+from harness.region.calls import AwsError, Call, CallLog, error_code, parse
 from harness.region.credentials import HarnessKey
 from harness.region.instances import Instances
 from harness.region.journal import Journal
-from harness.region.plane import LOG, Action, Plane
+from harness.region.plane import LOG, Plane, refuse_dry_run
+from harness.region.protocols import (
+    MAX_BODY_BYTES,
+    TYPES,
+    defect,
+    failure,
+    internal_error,
+    operations,
+    refusal,
+    stranger,
+    too_large,
+)
 from harness.region.router import docker_client
 from harness.region.state import Instance, State
 from harness.region.timing import Delays, read_delays, timing_file
@@ -58,35 +68,22 @@ from harness.region.volumes import Volumes
 from harness.topology import GATEWAY_PORT, Topology
 
 THREADS = 32
+BACKLOG = 1024
+"""Connections that may wait to be taken: a thousand callers at once are all answered."""
+
 START_TIMEOUT_S = 30.0
 BOOKS_TIMEOUT_S = 60.0
 """LocalStack takes seconds, more on a busy host."""
 
-CONNECTION_HEADERS = {
-    "connection",
-    "keep-alive",
-    "transfer-encoding",
-    "te",
-    "trailer",
-    "upgrade",
-    "content-length",
-    "content-encoding",
-}
+LOOK_S = 0.05
+"""How often is looked whether a caller who gets no answer has given up."""
 
-ACTIONS: Mapping[str, Action] = {
-    **ec2_launch.ACTIONS,
-    **ec2_instances.ACTIONS,
-    **ec2_instance_status.ACTIONS,
-    **ec2_instance_attributes.ACTIONS,
-    **ec2_volumes.ACTIONS,
-    **ec2_volume_changes.ACTIONS,
-    **ec2_addresses.ACTIONS,
-}
-"""What is answered here; all of it is EC2."""
+BOOLEANS = ("DryRun", "Force", "SkipOsShutdown", "Hibernate", "AllowReassociation", "IncludeAllInstances")
+"""Parameters that are true or false in whatever action they stand."""
 
 
 class Gateway:
-    """The HTTP side: read, authenticate, dispatch, log."""
+    """The HTTP side: read, authenticate, injure, dispatch, log."""
 
     def __init__(self, *, plane: Plane, harness_key: str) -> None:
         self._plane = plane
@@ -95,47 +92,88 @@ class Gateway:
         self._threads = ThreadPoolExecutor(THREADS, "call")
 
     def app(self) -> web.Application:
-        app = web.Application(client_max_size=16 << 20)
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_get("/_region/health", self._health)
         app.router.add_get("/_region/state", self._state)
+        app.router.add_get(control.PATH, self._control)
+        app.router.add_post(control.PATH, self._control)
         app.router.add_route("*", "/{path:.*}", self._handle)
         app.cleanup_ctx.append(self._lifetime)
         return app
 
     async def _lifetime(self, _: web.Application) -> AsyncIterator[None]:
-        timeout = ClientTimeout(total=TIMEOUT_S)
-        async with ClientSession(timeout=timeout, auto_decompress=True) as self._session:
-            yield
+        yield
         await asyncio.get_running_loop().run_in_executor(self._threads, self._plane.close)
         self._threads.shutdown(wait=False)
+        self._log.close()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         started = now_ns()
+        body = await _body(request)
         call = parse(
             path=request.path_qs,
             headers=request.headers,
-            body=await request.read(),
+            body=body or b"",
             source=request.remote or "",
             request_id=str(uuid.uuid4()),
         )
         who = self._who(call)
-        if who is None:
-            message = "AWS was not able to validate the provided access credentials"
-            response = _failed(call, AwsError("AuthFailure", message, 401))
-        elif call.service == "ec2" and call.action in ACTIONS:
+        wrong = defect(call, method=request.method, headers=request.headers) if body is not None else too_large()
+        wrong = wrong or (stranger(call.protocol) if who is None else None)
+        if wrong is not None:
+            response = _failed(call, wrong)
+            if body is None:
+                response.force_close()  # the rest of it is not read
+            self._written(call, response, who=who, started=started)
+            return response
+        fault = self._plane.api_faults.decide(call, who or "", started / NS_PER_S)
+        if fault is None:
             response = await self._answer(call)
+            self._written(call, response, who=who, started=started)
         else:
-            response = await self._pass_on(call, request)
-        body = bytes(response.body) if isinstance(response.body, bytes) else b""
+            response = await self._injured(call, fault, request, who=who, started=started)
+        await self._take()
+        return response
+
+    async def _injured(
+        self, call: Call, fault: Fault, request: web.Request, *, who: str | None, started: int
+    ) -> web.Response:
+        """A call that a fault struck. What gets no answer is written down at once, with the status 0."""
+        if fault.kind in ("time_out", "reset"):
+            self._written(call, None, who=who, started=started, fault=fault)
+            if fault.kind == "time_out":
+                await _until_given_up(request)
+            return _cut(request, reset=fault.kind == "reset")
+        error = fault.error(call.protocol)
+        if error is not None:
+            response = _failed(call, error)
+        else:
+            if fault.kind == "latency":
+                await asyncio.sleep(fault.rule.latency_s)
+            response = await self._answer(call)
+        self._written(call, response, who=who, started=started, fault=fault)
+        return _cut(request, reset=False) if fault.kind == "lost_reply" else response
+
+    async def _take(self) -> None:
+        """The time that AWS takes to answer any call."""
+        delay_s = self._plane.delays.draw("api")
+        if delay_s > 0:
+            await asyncio.sleep(delay_s)
+
+    def _written(
+        self, call: Call, response: web.Response | None, *, who: str | None, started: int, fault: Fault | None = None
+    ) -> None:
+        body = response.body if response is not None and isinstance(response.body, bytes) else b""
+        status = response.status if response is not None else 0
         self._log.write(
             call,
             who=who or "unknown",
             time_ns=started,
             took_ms=(now_ns() - started) / 1e6,
-            status=response.status,
-            error=error_code(body) if response.status >= 400 else None,
+            status=status,
+            error=error_code(body) if status >= 400 else None,
+            fault=fault.label if fault is not None else None,
         )
-        return response
 
     def _who(self, call: Call) -> str | None:
         """The caller's name by access key; None when the key is nobody's. Signatures are not checked."""
@@ -145,34 +183,36 @@ class Gateway:
         return instance.name if instance else None
 
     async def _answer(self, call: Call) -> web.Response:
-        """Run one of ACTIONS in a thread."""
+        """Carry the call out, in a thread."""
         loop = asyncio.get_running_loop()
         try:
-            body = await loop.run_in_executor(self._threads, ACTIONS[call.action], self._plane, call)
+            body = await loop.run_in_executor(self._threads, carry_out, self._plane, call)
         except AwsError as error:
             return _failed(call, error)
         except Exception as error:
             LOG.exception("%s failed", call.action)
             self._plane.journal.record("operation_failed", operation=call.action, error=str(error))
-            return _failed(call, AwsError("InternalError", "An internal error has occurred", 500))
-        return web.Response(body=body, headers={"Content-Type": XML_TYPE, "x-amzn-RequestId": call.request_id})
+            return _failed(call, internal_error(call.protocol))
+        return web.Response(body=body, headers=_headers(call))
 
-    async def _pass_on(self, call: Call, request: web.Request) -> web.Response:
-        """What the region has no opinion on goes to the books as it came."""
-        headers = {k: v for k, v in request.headers.items() if k.lower() not in CONNECTION_HEADERS}
-        headers["Authorization"] = upstream_authorization(headers.get("Authorization", ""))
+    async def _control(self, request: web.Request) -> web.Response:
+        """What is set, or set it: for whoever has the harness's key."""
+        key = request.headers.get(control.KEY_HEADER, "").encode()
+        if not hmac.compare_digest(key, self._harness_key.encode()):
+            return web.json_response({"error": "this takes the harness's key"}, status=403)
+        loop = asyncio.get_running_loop()
+        if request.method == "GET":
+            shown = await loop.run_in_executor(self._threads, lambda: {k: f(self._plane) for k, f in SHOWN.items()})
+            return web.json_response(shown)
+        body = await _body(request)
         try:
-            async with self._session.request(
-                request.method,
-                self._plane.books.url + request.path_qs,
-                headers=headers,
-                data=await request.read(),
-                allow_redirects=False,
-            ) as response:
-                kept = {k: v for k, v in response.headers.items() if k.lower() not in CONNECTION_HEADERS}
-                return web.Response(status=response.status, body=await response.read(), headers=kept)
-        except (ClientError, TimeoutError) as error:
-            return _failed(call, AwsError("Unavailable", f"The service is unavailable ({error})", 503))
+            if body is None:
+                raise UsageError(f"larger than {MAX_BODY_BYTES} bytes")
+            return web.json_response(
+                await loop.run_in_executor(self._threads, control.apply, self._plane, CONTROLS, body)
+            )
+        except UsageError as error:
+            return web.json_response({"error": str(error)}, status=400)
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "ok", "cell": self._plane.topology.cell})
@@ -208,9 +248,63 @@ def _volume(plane: Plane, volume_id: str) -> dict[str, Any]:
     return {**(rows[0] if rows else {"attached_to": None, "loop": None, "device": None}), "attachments": rows}
 
 
+def carry_out(plane: Plane, call: Call) -> bytes:
+    """The answer to a call that can be read, from a caller that is known; `AwsError` otherwise."""
+    action = SERVICES.get(call.service, {}).get(call.action)
+    if call.service != "ec2":
+        if action is None:
+            raise refusal(call)
+        return action(plane, call)
+    if action is None and not (passed.to_books(call.action) and call.action in operations(call.service)):
+        raise refusal(call)
+    for name in BOOLEANS:
+        call.flag(name)
+    refuse_dry_run(call)
+    if action is None:
+        return plane.tokens.once(call, lambda: passed.ask_books(plane, call))
+    return plane.tokens.once(call, lambda: action(plane, call), gone=lambda body: _terminated(plane, body))
+
+
+def _terminated(plane: Plane, body: bytes) -> bool:
+    """Whether the instances launched by the call with this answer are terminated."""
+    return any(
+        f"<instanceId>{r.instance_id}<".encode() in body and r.terminated for r in list(plane.state.instances.values())
+    )
+
+
+async def _body(request: web.Request) -> bytes | None:
+    """The body, None for one that is larger than any call's."""
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        return None
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        return None
+
+
+async def _until_given_up(request: web.Request) -> None:
+    while request.transport is not None and not request.transport.is_closing():
+        await asyncio.sleep(LOOK_S)
+
+
+def _cut(request: web.Request, *, reset: bool) -> web.Response:
+    """The connection ends without an answer: with a RST, or as if the other side had gone."""
+    transport = request.transport
+    if transport is not None:
+        connection = transport.get_extra_info("socket")
+        if reset and connection is not None:
+            with suppress(OSError):
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+    return web.Response(status=444)  # nobody gets it
+
+
+def _headers(call: Call) -> dict[str, str]:
+    return {"Content-Type": TYPES[call.protocol], "x-amzn-RequestId": call.request_id}
+
+
 def _failed(call: Call, error: AwsError) -> web.Response:
-    headers = {"Content-Type": XML_TYPE, "x-amzn-RequestId": call.request_id}
-    return web.Response(status=error.status, body=error_answer(call, error), headers=headers)
+    return web.Response(status=error.status, body=failure(call, error), headers=_headers(call))
 
 
 def build(topology: Topology, *, books: Books, shut_down_timeout_s: float, delays: Delays) -> Plane:
@@ -228,6 +322,7 @@ def build(topology: Topology, *, books: Books, shut_down_timeout_s: float, delay
         shut_down_timeout_s=shut_down_timeout_s,
         delays=delays,
     )
+    control.restore_delays(plane)
     ec2_addresses.resume(plane)
     ec2_launch.resume(plane)
     ec2_instances.resume(plane)
@@ -258,6 +353,7 @@ def main() -> int:
         port=GATEWAY_PORT,
         print=None,
         access_log=None,
+        backlog=BACKLOG,
         shutdown_timeout=1,
     )
     return 0

@@ -3,6 +3,9 @@
 One small server per running guest, in the guest's network namespace, ended by the guest's end. It reads
 `state_dir/metadata/<instance id>.json` at each request; whoever changes what is true rewrites that file.
 AWS: "Instance metadata and user data", "Use IMDSv2" (a token by PUT, 401 without one).
+
+It can be made to fail (`switch`): `refused` (nothing listens), `silent` (connections are taken, nothing is answered),
+`throttled` (503 to everything; AWS: "Query throttling", "Errors returned by the instance metadata service").
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
+from harness.command import wait_for
 from harness.errors import InfrastructureError
 from harness.region import background
 from harness.region.calls import BOOKS_ACCOUNT
@@ -36,6 +40,13 @@ START_TIMEOUT_S = 10
 MAX_TTL_S = 21600
 TOKEN_HEADER = "X-aws-ec2-metadata-token"
 TTL_HEADER = "X-aws-ec2-metadata-token-ttl-seconds"
+
+Mode = Literal["on", "refused", "silent", "throttled"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+LOOK_S = 0.05
+"""How often the service looks at its switch."""
+
+SWITCH_TIMEOUT_S = 5.0
 
 Facts = Mapping[str, Any]
 """instance_id, private_ip, public_ip (or None), mac, interface_id, zone, region, hostname, role, access_key_id,
@@ -60,6 +71,31 @@ def read_facts(topology: Topology, instance_id: str) -> dict[str, Any]:
         return dict(json.loads(facts_path(topology, instance_id).read_text(encoding="utf-8")))
     except OSError:
         return {}
+
+
+def switch(topology: Topology, instance_id: str, mode: Mode) -> None:
+    """Make the service of an instance fail from now on, or work again (`on`); a machine that is off finds it so."""
+    path = _switch_path(facts_path(topology, instance_id))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"mode": mode})
+
+
+def switched(topology: Topology, instance_id: str) -> Mode:
+    """How the service of an instance is meant to be."""
+    return _mode(_switch_path(facts_path(topology, instance_id)))
+
+
+def wait_switched(topology: Topology, instance_id: str) -> None:
+    """Until a service that runs is as its switch says; `TimedOut` when it does not follow."""
+    path = facts_path(topology, instance_id)
+    wanted = _mode(_switch_path(path))
+    wait_for(
+        f"the metadata service of {instance_id} to be {wanted}",
+        lambda: _mode(_is_path(path)) == wanted,
+        timeout_s=SWITCH_TIMEOUT_S,
+        every_s=LOOK_S / 2,
+        last_seen=lambda: _mode(_is_path(path)),
+    )
 
 
 def start(topology: Topology, *, instance_id: str, guest_pid: int) -> subprocess.Popen[bytes]:
@@ -142,16 +178,23 @@ class Tokens:
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
+    mode: Mode = "on"
 
-    def __init__(self, facts: Path) -> None:
+    def __init__(self, facts: Path, tokens: Tokens | None = None) -> None:
         self.facts = facts
-        self.tokens = Tokens()
+        self.tokens = tokens or Tokens()
         super().__init__((ADDRESS, PORT), Handler)
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": LOOK_S}, daemon=True).start()
 
     def server_bind(self) -> None:
         """Without the reverse look-up that HTTPServer does: there is no name service here."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = ADDRESS, PORT
+
+    def end(self) -> None:
+        """Nothing listens any more: connections are refused."""
+        self.shutdown()
+        self.server_close()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -159,12 +202,16 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_PUT(self) -> None:
+        if self._failing():
+            return None
         if self.path != "/latest/api/token":
             return self._reply(404)
         token = self.server.tokens.issue(self.headers.get(TTL_HEADER))
         return self._reply(400) if token is None else self._reply(200, token, {TTL_HEADER: self.headers[TTL_HEADER]})
 
     def do_GET(self) -> None:
+        if self._failing():
+            return None
         if not self.server.tokens.good(self.headers.get(TOKEN_HEADER)):
             return self._reply(401)
         version, _, path = self.path.partition("?")[0].lstrip("/").partition("/")
@@ -173,6 +220,17 @@ class Handler(BaseHTTPRequestHandler):
         facts = json.loads(self.server.facts.read_text(encoding="utf-8"))
         text = lookup(tree(facts, now=datetime.now(UTC)), path)
         return self._reply(404) if text is None else self._reply(200, text)
+
+    def _failing(self) -> bool:
+        """Fail as the switch says; False when the service is on."""
+        mode = self.server.mode
+        if mode == "throttled":
+            self._reply(503)
+        else:
+            while self.server.mode == "silent":
+                time.sleep(LOOK_S)
+            self.close_connection = mode != "on"
+        return mode != "on"
 
     def _reply(self, status: int, text: str = "", headers: Mapping[str, str] | None = None) -> None:
         body = text.encode()
@@ -192,14 +250,64 @@ def main() -> int:
     parser.add_argument("--guest-pid", type=int, required=True)
     args = parser.parse_args()
     guest = os.pidfd_open(args.guest_pid)
-    server = Server(args.facts)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    service = Service(args.facts)
+    service.follow()
     sys.stdout.buffer.write(READY)
     sys.stdout.flush()
     end = select.poll()
     end.register(guest, select.POLLIN)
-    end.poll()  # for ever: the guest's end is ours
+    while not end.poll(LOOK_S * 1000):  # the guest's end is ours
+        service.follow()
     return 0
+
+
+class Service:
+    """The server of one guest, as its switch says."""
+
+    def __init__(self, facts: Path) -> None:
+        self._facts = facts
+        self._tokens = Tokens()
+        self._server: Server | None = None
+        self._looked: int | None = None
+        self._is: Mode | None = None
+
+    def follow(self) -> None:
+        """Look at the switch; tell what the service is once it is so."""
+        path = _switch_path(self._facts)
+        try:
+            stamp = path.stat().st_mtime_ns
+        except FileNotFoundError:
+            stamp = 0
+        if stamp == self._looked:
+            return
+        self._looked = stamp
+        mode = _mode(path)
+        if self._server is not None:
+            self._server.mode = mode
+            if mode == "refused":
+                self._server.end()
+                self._server = None
+        elif mode != "refused":
+            self._server = Server(self._facts, self._tokens)
+            self._server.mode = mode
+        if mode != self._is:
+            self._is = mode
+            write_json(_is_path(self._facts), {"mode": mode})
+
+
+def _switch_path(facts: Path) -> Path:
+    return facts.with_suffix(".switch")
+
+
+def _is_path(facts: Path) -> Path:
+    return facts.with_suffix(".switched")
+
+
+def _mode(path: Path) -> Mode:
+    try:
+        return cast(Mode, json.loads(path.read_text(encoding="utf-8"))["mode"])
+    except FileNotFoundError:
+        return "on"
 
 
 def _credentials(facts: Facts, now: datetime) -> dict[str, str]:

@@ -16,10 +16,15 @@ from dataclasses import dataclass, field
 from threading import Event, Lock
 from typing import Any
 
+from harness.region import api_faults, commands, idempotency
 from harness.region.addresses import Addresses
+from harness.region.api_faults import ApiFaults
 from harness.region.books import Books
 from harness.region.calls import AwsError, Call
+from harness.region.commands import Commands
 from harness.region.files import write_json
+from harness.region.guest import ContainerGuests, Guests
+from harness.region.idempotency import Tokens
 from harness.region.instances import Instances
 from harness.region.journal import Journal
 from harness.region.semantics.instances import (
@@ -43,6 +48,12 @@ RETRY_S = 0.1
 Action = Callable[["Plane", Call], bytes]
 """One API action: a body for the answer, or an AwsError. Each `ec2_*` module lists its own in ACTIONS."""
 
+Control = Callable[["Plane", Any], object]
+"""One thing that the harness can set by POST /_region/control: it takes the JSON value of its key, and raises
+ValueError, in words, for one that it can't. Modules list theirs in CONTROLS; what is set is told by SHOWN."""
+
+Shown = Callable[["Plane"], Any]
+
 
 @dataclass(kw_only=True)
 class Plane:
@@ -59,11 +70,22 @@ class Plane:
     delays: Delays = field(default_factory=Delays)
     wall_s: Callable[[], float] = time.time
     """Seconds since the epoch, for promises about hours; a test moves it."""
+    guests: Guests | None = None
     closing: Event = field(default_factory=Event)
+    api_faults: ApiFaults = field(init=False)
+    tokens: Tokens = field(init=False)
+    commands: Commands = field(init=False)
     _workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "plane"))
     _machine_locks: defaultdict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
     _locks_lock: Lock = field(default_factory=Lock)
     _checked_s: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        folder = self.topology.state_dir
+        guests = self.guests or ContainerGuests(topology=self.topology, machines=self.instances)
+        self.api_faults = ApiFaults.read(folder / api_faults.FILE)
+        self.tokens = Tokens.read(folder / idempotency.FILE)
+        self.commands = Commands(path=folder / commands.FILE, journal=self.journal, guests=guests)
 
     def background(self, work: Callable[..., None], *arguments: Any) -> None:
         """Run `work` in a worker; a failure is journalled, never swallowed."""
@@ -101,6 +123,7 @@ class Plane:
     def close(self) -> None:
         """Ends the waiting workers; those in the middle of something finish it."""
         self.closing.set()
+        self.commands.close()
         self._workers.shutdown(wait=True)
 
     def state_of(self, instance: Instance) -> InstanceState:

@@ -16,9 +16,10 @@ import pytest
 from harness.command import Completed, run, wait_for
 from harness.images import wanted
 from harness.region import background, recovery
+from harness.region.actions import ACTIONS
 from harness.region.books import Books, place_file
 from harness.region.calls import Call, Document
-from harness.region.gateway import ACTIONS, build
+from harness.region.gateway import build
 from harness.region.plane import Plane
 from harness.region.process import start_region, stop_region
 from harness.region.timing import Delays

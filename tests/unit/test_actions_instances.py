@@ -14,9 +14,9 @@ from moto.server import ThreadedMotoServer
 from harness import topology as topologies
 from harness.command import wait_for
 from harness.region import capacity, ec2_instances, ec2_launch, recovery
+from harness.region.actions import ACTIONS
 from harness.region.books import Books
 from harness.region.calls import AwsError, Call, Document
-from harness.region.gateway import ACTIONS
 from harness.region.plane import Plane
 from harness.region.semantics.instances import INSTANCE_LIMIT, TERMINATED_VISIBLE_S
 from harness.region.state import State

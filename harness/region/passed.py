@@ -1,0 +1,38 @@
+"""What is left to the books: calls that only read, and records from which nothing follows on the data plane.
+
+An action that is neither here nor carried out by the region is refused. What the books can't answer is refused too, so
+that no client takes their trouble for an answer of EC2 that is worth repeating.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from harness.region.calls import AwsError, Call
+from harness.region.plane import Plane
+
+READING = ("Describe*", "Get*", "List*")
+RECORDS = frozenset(
+    {
+        "CreateTags", "DeleteTags",
+        "CreateVpc", "DeleteVpc", "ModifyVpcAttribute", "CreateSubnet", "DeleteSubnet", "ModifySubnetAttribute",
+        "RegisterImage", "DeregisterImage", "CreateKeyPair", "ImportKeyPair", "DeleteKeyPair",
+    }
+)  # fmt: skip
+
+
+def to_books(action: str) -> bool:
+    """Whether the books may answer this action of EC2."""
+    return action in RECORDS or any(fnmatchcase(action, pattern) for pattern in READING)
+
+
+def ask_books(plane: Plane, call: Call) -> bytes:
+    """The books' answer, under the request id of this call."""
+    try:
+        return plane.books.call(call.action, call.params).body(call)
+    except AwsError as error:
+        if error.status < 500 or error.code == "Unavailable":
+            raise
+        raise AwsError(
+            "UnsupportedOperation", f"The books of this region can't answer {call.action} as it was put.", 400
+        ) from error
