@@ -108,7 +108,7 @@ def test_a_writer_on_the_machine_that_lost_its_volume_is_refused_and_the_next_ha
     plane.volumes.detach(volume, force=True)
     wait_for("the writer's end", lambda: plane.run(1, "ls /run/ended", check=False) != "", timeout_s=10)
     assert "Input/output error" in plane.run(1, "cat /run/refused")
-    assert "Input/output error" in plane.run(1, "echo more >/m/more 2>&1 || true")
+    assert "Input/output error" in plane.run(1, "dd if=/dev/zero of=/m/more bs=4k count=1 conv=fsync 2>&1 || true")
     attach(plane, volume, 2)
     # One kernel here where AWS has two: it still knows the file system of the first machine, hence nouuid.
     plane.run(2, f"mkdir -p /m; mount -o nouuid {BY_ID} /m")
