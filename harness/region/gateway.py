@@ -25,7 +25,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, web
 
 from harness.clock import now_ns
 from harness.command import wait_for
-from harness.region import ec2_addresses, ec2_instances, ec2_volumes
+from harness.region import ec2_addresses, ec2_instances, ec2_interfaces, ec2_routes, ec2_volumes
 from harness.region.addresses import TABLE_FILE, Addresses
 from harness.region.books import TIMEOUT_S, Books
 from harness.region.calls import (
@@ -64,7 +64,13 @@ CONNECTION_HEADERS = {
     "content-encoding",
 }
 
-ACTIONS: Mapping[str, Action] = {**ec2_instances.ACTIONS, **ec2_volumes.ACTIONS, **ec2_addresses.ACTIONS}
+ACTIONS: Mapping[str, Action] = {
+    **ec2_instances.ACTIONS,
+    **ec2_volumes.ACTIONS,
+    **ec2_addresses.ACTIONS,
+    **ec2_interfaces.ACTIONS,
+    **ec2_routes.ACTIONS,
+}
 """What is answered here; all of it is EC2."""
 
 
@@ -210,6 +216,8 @@ def build(topology: Topology, *, books: Books, shut_down_timeout_s: float, delay
         delays=delays,
     )
     ec2_addresses.resume(plane)
+    ec2_interfaces.resume(plane)
+    ec2_routes.resume(plane)
     ec2_instances.resume(plane)
     ec2_volumes.resume(plane)
     return plane
