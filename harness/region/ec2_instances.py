@@ -103,6 +103,7 @@ def describe_instances(plane: Plane, call: Call) -> bytes:
     for item in document.items("reservationSet", "instancesSet"):
         instance_id = item.findtext("instanceId") or ""
         if instance_id not in records:
+            keep[instance_id] = ec2_interfaces.matches(item, of_network, ec2_interfaces.INSTANCE_FILTERS)
             continue
         state = plane.state_of(records[instance_id])
         _show_state(item, state)
