@@ -1,4 +1,4 @@
-"""The VPC's network with real packets and stock agents: secondary addresses, routes, dead neighbours, the way to the API.
+"""The VPC's network with real packets and stock agents: secondary addresses, routes, dead neighbours, the API's path.
 
 The nodes reach the EC2 API over the internet only: a and b by a public address of their own, c has none.
 """
