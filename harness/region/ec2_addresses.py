@@ -101,7 +101,7 @@ def disassociate_address(plane: Plane, call: Call) -> bytes:
             raise AwsError("MissingParameter", "Either AssociationId or PublicIp must be specified")
         for address in plane.state.addresses.values():
             if address.association_id and (address.association_id == association_id or address.public_ip == public_ip):
-                _disassociate(plane, address, source=call.source)
+                disassociate(plane, address, source=call.source)
                 return answer(call, {"return": True})
     if association_id is None:
         raise AwsError("InvalidAssociationID.NotFound", f"The address '{public_ip}' is not associated")
@@ -160,7 +160,14 @@ def renew_own_address(plane: Plane, instance_id: str) -> None:
 def release_instance_address(plane: Plane, instance_id: str) -> None:
     """A terminated instance gives up its Elastic IPs. Called under the lock."""
     for address in plane.state.addresses_of(instance_id):
-        _disassociate(plane, address, source="", renew=False)
+        disassociate(plane, address, source="", renew=False)
+
+
+def disassociate(plane: Plane, address: Address, *, source: str, renew: bool = True) -> None:
+    """Nobody has the Elastic IP from now on. Called under the lock."""
+    _follow(plane, {address.public_ip: None}, source=source)
+    plane.state.put(replace(address, association_id=None, instance_id=None, private_ip=None))
+    _lost(plane, address, renew=renew)
 
 
 def resume(plane: Plane) -> None:
@@ -174,12 +181,6 @@ def resume(plane: Plane) -> None:
         plane.refresh_metadata(record.instance_id)
         if record.wants_public and record.own_public is None:
             plane.background(give_own_address, plane, record.instance_id)
-
-
-def _disassociate(plane: Plane, address: Address, *, source: str, renew: bool = True) -> None:
-    _follow(plane, {address.public_ip: None}, source=source)
-    plane.state.put(replace(address, association_id=None, instance_id=None, private_ip=None))
-    _lost(plane, address, renew=renew)
 
 
 def _lost(plane: Plane, before: Address, *, renew: bool = True) -> None:
