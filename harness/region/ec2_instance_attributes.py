@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from harness.region.calls import AwsError, Call, answer
+from harness.region.ec2_interfaces import set_source_dest_check
 from harness.region.plane import Action, Plane, refuse_dry_run
 from harness.region.semantics.instances import check_instance_type, check_shutdown_behavior
 from harness.region.semantics.volumes import ROOT_DEVICES
@@ -29,6 +30,8 @@ def modify_instance_attribute(plane: Plane, call: Call) -> bytes:
         record = plane.instance(call.require("InstanceId"))
         if attribute in PROTECTIONS:
             plane.state.put(_protected(record, attribute, value))
+        elif attribute == "sourceDestCheck":
+            set_source_dest_check(plane, record, value)
         elif attribute == "blockDeviceMapping":
             _modify_devices(plane, call, record)
         else:
@@ -45,6 +48,8 @@ def describe_instance_attribute(plane: Plane, call: Call) -> bytes:
     attribute = call.require("Attribute")
     with plane.state.lock:
         record = plane.instance(call.require("InstanceId"))
+        if attribute == "sourceDestCheck":
+            return answer(call, {"instanceId": record.instance_id, attribute: {"value": record.source_dest_check}})
         if attribute not in PROTECTIONS:
             return plane.books.call(call.action, call.params).body(call)
         value = bool(getattr(record, PROTECTIONS[attribute]))

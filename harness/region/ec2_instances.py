@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-from harness.region import capacity, launch_volumes
+from harness.region import capacity, ec2_addresses, ec2_interfaces, launch_volumes
 from harness.region.calls import BOOKS_ACCOUNT, AwsError, Call, answer, put, take_filters
-from harness.region.ec2_addresses import release_instance_address
+from harness.region.ec2_routes import sync_routes
 from harness.region.ec2_volumes import connect_volumes, overlay_attachments
 from harness.region.plane import Action, Plane, refuse_dry_run
 from harness.region.semantics import instances
@@ -88,6 +88,7 @@ def reboot_instances(plane: Plane, call: Call) -> bytes:
 def describe_instances(plane: Plane, call: Call) -> bytes:
     """DescribeInstances of the books, with states and attachments as they are."""
     params, wanted = take_filters(call.params, STATE_FILTERS)
+    params, of_network = take_filters(params, tuple(ec2_interfaces.INSTANCE_FILTERS))
     with plane.state.lock:
         tables = plane.seen()
         records = plane.visible(tables.instances)  # what is too new to be seen is not there yet
@@ -102,7 +103,10 @@ def describe_instances(plane: Plane, call: Call) -> bytes:
             continue
         state = plane.state_of(records[instance_id])
         show(item, records[instance_id], state)
-        keep[instance_id] = state_matches(state, wanted)
+        ec2_interfaces.show_network(item, records[instance_id], tables)
+        keep[instance_id] = state_matches(state, wanted) and ec2_interfaces.matches(
+            item, of_network, ec2_interfaces.INSTANCE_FILTERS
+        )
         overlay_attachments(item, tables.volumes)
     document.keep("reservationSet/item/instancesSet", keep, "instanceId")
     for reservations in document.root.findall("reservationSet"):
@@ -125,6 +129,7 @@ def finish_stop(plane: Plane, instance_id: str) -> None:
                 plane.instances.shut_down(instance_id, timeout_s=plane.shut_down_timeout_s)
                 plane.take("stop")
         finally:
+            ec2_addresses.release_own_address(plane, instance_id)
             transition_done(plane, instance_id, "stopping")
 
 
@@ -133,6 +138,7 @@ def finish_start(plane: Plane, instance_id: str) -> None:
     with plane.machine_lock(instance_id):
         if still(plane, instance_id, "pending"):
             plane.take("start")
+            ec2_addresses.renew_own_address(plane, instance_id)
             boot(plane, instance_id, "pending")
 
 
@@ -216,7 +222,7 @@ def _switch(plane: Plane, call: Call, action: str, decide: Callable[[Instance, I
 def _begin(plane: Plane, record: Instance, action: str, how: str) -> InstanceState:
     """Write the transition down, tell the books, and set the worker off. Called under the lock."""
     if action == "TerminateInstances":
-        release_instance_address(plane, record.instance_id)
+        ec2_addresses.release_instance_address(plane, record.instance_id)
     plane.books.call(action, {"InstanceId.1": record.instance_id})
     now = datetime.now(UTC)
     if action == "StartInstances":
@@ -238,8 +244,11 @@ def gone(plane: Plane, instance_id: str, why: StateReason) -> None:
     """The instance is terminated: to be seen for a while, never to come back."""
     with plane.state.lock:
         record = plane.state.instances[instance_id]
-        gone = replace(record, transition=None, how="", terminated=True, terminated_s=plane.wall_s())
+        gone = replace(record, transition=None, how="", terminated=True, terminated_s=plane.wall_s(), secondary_ips=())
         plane.state.put(gone.because(why, record.transition_reason))
+    ec2_addresses.release_own_address(plane, instance_id)
+    ec2_interfaces.sync_owners(plane)
+    sync_routes(plane)
 
 
 def still(plane: Plane, instance_id: str, transition: Transition) -> bool:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from harness.region import capacity, launch_volumes
+from harness.region import capacity, ec2_addresses, ec2_interfaces, launch_volumes
 from harness.region.calls import AwsError, Call, Document, put
 from harness.region.credentials import new_access_key_id
 from harness.region.ec2_instances import LAUNCH_TIME, gone, show, still, transition_done
@@ -40,23 +40,29 @@ def run_instances(plane: Plane, call: Call) -> bytes:
     user_data, profile = _decoded(call.get("UserData")), _profile(call)
     with plane.state.lock:
         living = [i for i in plane.state.instances.values() if not i.terminated]
-        wanted = call.get("PrivateIpAddress") or call.get("NetworkInterface.1.PrivateIpAddress")
+        wanted, listed = ec2_interfaces.asked_at_launch(call)
         minimum, maximum = call.require("MinCount"), call.require("MaxCount")
-        count = instances.decide_count(minimum, maximum, living=len(living), addressed=wanted is not None)
+        addressed = wanted is not None or bool(listed)
+        count = instances.decide_count(minimum, maximum, living=len(living), addressed=addressed)
         capacity.check_room(plane.topology, capacity.LAUNCH, call.get("InstanceType") or Instance.instance_type)
-        chosen: list[str] = []
+        chosen: list[list[str]] = []
+        taken = {ip for i in living for ip in i.private_ips}
         for _ in range(count):
-            taken = {i.private_ip for i in living} | set(chosen)
-            chosen.append(str(addresses.choose_private(plane.topology.vpc_subnet, wanted, taken)))
+            primary = str(addresses.choose_private(plane.topology.vpc_subnet, wanted, taken))
+            others = ec2_interfaces.secondaries_at_launch(plane, call, listed, taken={*taken, primary})
+            chosen.append([primary, *others])
+            taken |= {primary, *others}
         documents: list[Document] = []
         try:
-            for index, address in enumerate(chosen):
+            for index, (address, *secondary) in enumerate(chosen):
                 documents.append(plane.books.call("RunInstances", _books_params(call.params, address)))
                 item = _launched(documents[-1])
                 record = _record(call, item, image=image, address=address, user_data=user_data, profile=profile)
+                record = replace(record, secondary_ips=tuple(secondary), wants_public=_wants_public(plane, call, item))
                 plane.state.put(record)
                 launch_volumes.create(plane, call, record.instance_id, devices)
                 show(item, record, "pending")
+                ec2_interfaces.show_network(item, record, plane.state.now())
                 put(item, "amiLaunchIndex", index)
         except Exception:
             _undo(plane, documents)
@@ -91,6 +97,8 @@ def finish_launch(plane: Plane, instance_id: str) -> None:
                 plane.instances.start(instance_id)
             else:
                 plane.take("launch")
+                ec2_addresses.give_own_address(plane, instance_id)
+                ec2_interfaces.sync_owners(plane)
                 plane.instances.launch(spec)
             connect_volumes(plane, instance_id)
             plane.refresh_metadata(instance_id)
@@ -133,6 +141,16 @@ def _record(call: Call, item: ET.Element, *, image: str, address: str, user_data
     )
 
 
+def _wants_public(plane: Plane, call: Call, item: ET.Element) -> bool:
+    """Whether it gets a public address of its own: as the call says, else as its subnet does (MapPublicIpOnLaunch)."""
+    asked = call.get("NetworkInterface.1.AssociatePublicIpAddress")
+    if asked is not None:
+        return asked.lower() == "true"
+    subnet_id = item.findtext("subnetId") or ""
+    subnet = next(plane.books.call("DescribeSubnets", {"SubnetId.1": subnet_id}).items("subnetSet"), None)
+    return subnet is not None and subnet.findtext("mapPublicIpOnLaunch") == "true"
+
+
 def _undo(plane: Plane, documents: Sequence[Document]) -> None:
     """Under the lock: none of the instances of a call that failed half-way has ever been there."""
     for document in documents:
@@ -159,16 +177,15 @@ def _books_params(params: Mapping[str, str], address: str) -> dict[str, str]:
     That is so on AWS for an interface that was made at launch; the books free it only where they are told to.
     """
     nic = "NetworkInterface.1."
-    kept = {key: value for key, value in params.items() if not key.startswith(KEPT_HERE)}
+    kept = {k: v for k, v in ec2_interfaces.without_addresses(params).items() if not k.startswith(KEPT_HERE)}
     if kept.get(f"{nic}DeleteOnTermination", "true").lower() == "false":
         raise AwsError("UnsupportedOperation", "In this region a primary network interface goes with its instance.")
-    if any(key.startswith("NetworkInterface.") for key in kept) and {"SubnetId", "PrivateIpAddress"} & set(kept):
+    if any(key.startswith("NetworkInterface.") for key in params) and {"SubnetId", "PrivateIpAddress"} & set(params):
         raise AwsError(
             "InvalidParameterCombination",
             "Network interfaces and an instance-level subnet ID or address may not be specified on the same request",
         )
     subnet = kept.pop("SubnetId", None)
-    kept.pop("PrivateIpAddress", None)
     if subnet is not None:
         kept.setdefault(f"{nic}SubnetId", subnet)
     mine = {f"{nic}DeviceIndex": "0", f"{nic}PrivateIpAddress": address, f"{nic}DeleteOnTermination": "true"}

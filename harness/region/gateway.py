@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from harness.clock import NS_PER_S, now_ns
 from harness.command import wait_for
@@ -35,7 +36,9 @@ from harness.region import (
     control,
     ec2_addresses,
     ec2_instances,
+    ec2_interfaces,
     ec2_launch,
+    ec2_routes,
     ec2_volume_changes,
     ec2_volumes,
     passed,
@@ -44,6 +47,7 @@ from harness.region import (
 from harness.region.actions import CONTROLS, SERVICES, SHOWN
 from harness.region.addresses import TABLE_FILE, Addresses
 from harness.region.api_faults import Fault
+from harness.region.api_path import Api, hosts, read_api, serves
 from harness.region.books import Books
 from harness.region.calls import AwsError, Call, CallLog, error_code, parse
 from harness.region.credentials import HarnessKey
@@ -85,14 +89,21 @@ BOOLEANS = ("DryRun", "Force", "SkipOsShutdown", "Hibernate", "AllowReassociatio
 class Gateway:
     """The HTTP side: read, authenticate, injure, dispatch, log."""
 
-    def __init__(self, *, plane: Plane, harness_key: str) -> None:
+    def __init__(self, *, plane: Plane, harness_key: str, api: Api = "endpoint") -> None:
         self._plane = plane
+        self._api: Api = api
         self._harness_key = harness_key
         self._log = CallLog(path=plane.topology.state_dir / "cloud-calls.jsonl")
         self._threads = ThreadPoolExecutor(THREADS, "call")
 
     def app(self) -> web.Application:
-        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            if serves(self._plane.topology, self._api, request.remote or ""):
+                return await handler(request)
+            return _cut(request, reset=False)
+
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[guard])
         app.router.add_get("/_region/health", self._health)
         app.router.add_get("/_region/state", self._state)
         app.router.add_get(control.PATH, self._control)
@@ -324,6 +335,8 @@ def build(topology: Topology, *, books: Books, shut_down_timeout_s: float, delay
     )
     control.restore_delays(plane)
     ec2_addresses.resume(plane)
+    ec2_interfaces.resume(plane)
+    ec2_routes.resume(plane)
     ec2_launch.resume(plane)
     ec2_instances.resume(plane)
     recovery.resume(plane)
@@ -346,10 +359,11 @@ def main() -> int:
     wait_for("the router's rules", table.exists, timeout_s=START_TIMEOUT_S, every_s=0.02)
     delays = read_delays(timing_file(topology))
     plane = build(topology, books=books, shut_down_timeout_s=options.shut_down_timeout_s, delays=delays)
-    gateway = Gateway(plane=plane, harness_key=HarnessKey.read(topology.state_dir).access_key_id)
+    api = read_api(topology)
+    gateway = Gateway(plane=plane, harness_key=HarnessKey.read(topology.state_dir).access_key_id, api=api)
     web.run_app(
         gateway.app(),
-        host=str(topology.endpoint_address),
+        host=hosts(topology, api),
         port=GATEWAY_PORT,
         print=None,
         access_log=None,

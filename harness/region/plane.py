@@ -27,6 +27,7 @@ from harness.region.guest import ContainerGuests, Guests
 from harness.region.idempotency import Tokens
 from harness.region.instances import Instances
 from harness.region.journal import Journal
+from harness.region.semantics.addresses import Moves
 from harness.region.semantics.instances import (
     TERMINATED_VISIBLE_S,
     InstanceState,
@@ -71,6 +72,7 @@ class Plane:
     wall_s: Callable[[], float] = time.time
     """Seconds since the epoch, for promises about hours; a test moves it."""
     guests: Guests | None = None
+    moves: Moves = field(default_factory=Moves)
     closing: Event = field(default_factory=Event)
     api_faults: ApiFaults = field(init=False)
     tokens: Tokens = field(init=False)
@@ -154,15 +156,18 @@ class Plane:
         return now_s >= noticed_s
 
     def refresh_metadata(self, instance_id: str) -> None:
-        """Put what moves (the public address, the interface's id) into the file that feeds the metadata service."""
+        """Put what moves (its addresses, the interface's id) into the file that feeds the metadata service."""
         path = self.topology.state_dir / "metadata" / f"{instance_id}.json"
         with self.state.lock:  # one after the other: what is written last is what is true last
             if not path.exists():
                 return
-            address = self.state.address_of(instance_id)
+            record, tables = self.state.instances[instance_id], self.state.now()
+            publics = {private: tables.public_at(record, private) for private in record.private_ips}
             facts = json.loads(path.read_text(encoding="utf-8"))
-            facts["public_ip"] = address.public_ip if address else None
-            facts["interface_id"] = self.state.instances[instance_id].interface_id
+            facts["public_ip"] = publics[record.private_ip]
+            facts["private_ips"] = list(record.private_ips)
+            facts["associations"] = {public: private for private, public in publics.items() if public}
+            facts["interface_id"] = record.interface_id
             write_json(path, facts)
 
 

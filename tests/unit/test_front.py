@@ -226,7 +226,8 @@ def test_the_delay_of_any_call_is_held_until_it_ends(site: Front) -> None:
     assert site.control({"delays": {"address": 1}})[1] == {"delays": {"address": 1.0}}
     assert site.control({"delays": {"api": 0.2}})[1] == {"delays": {"address": 1.0, "api": 0.2}}
     began = time.monotonic()
-    assert error_of(site.client("ec2").delete_volume, VolumeId="vol-0123456789abcdef0") == ("InvalidVolume.NotFound", 400)
+    absent = "vol-0123456789abcdef0"
+    assert error_of(site.client("ec2").delete_volume, VolumeId=absent) == ("InvalidVolume.NotFound", 400)
     assert time.monotonic() - began >= 0.2
     assert site.control({"delays": {"api": None}})[1] == {"delays": {"address": 1.0}}
     assert site.control({"delays": {}})[1] == {"delays": {}}
