@@ -101,9 +101,18 @@ class Cloud:
         return found[0]["ImageId"]
 
     def run_instances(
-        self, private_ips: Mapping[str, str], *, image: str, subnet_id: str, timeout_s: float
+        self,
+        private_ips: Mapping[str, str],
+        *,
+        image: str,
+        subnet_id: str,
+        timeout_s: float,
+        own_public_addresses: bool = False,
     ) -> dict[str, str]:
-        """Launch one instance per name, with its private address, all at once; {name: instance id} when all run."""
+        """Launch one instance per name, with its private address, all at once; {name: instance id} when all run.
+
+        With `own_public_addresses` each gets a public address of its own, for as long as it has no Elastic IP.
+        """
         image_id = self.image_id(image)
         ids: dict[str, str] = {}
         for name, private_ip in private_ips.items():
@@ -113,8 +122,7 @@ class Cloud:
                     InstanceType=INSTANCE_TYPE,
                     MinCount=1,
                     MaxCount=1,
-                    SubnetId=subnet_id,
-                    PrivateIpAddress=private_ip,
+                    **_place(subnet_id, private_ip, own_public_address=own_public_addresses),
                     TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": name}]}],
                 )
             ids[name] = made["Instances"][0]["InstanceId"]
@@ -262,6 +270,14 @@ class Cloud:
         with _calling("DescribeAddresses"):
             found = self._ec2.describe_addresses(AllocationIds=[allocation_id])["Addresses"]
         return cast("Mapping[str, Any]", found[0])
+
+
+def _place(subnet_id: str, private_ip: str, *, own_public_address: bool) -> dict[str, Any]:
+    """Where an instance is to be, as parameters of RunInstances."""
+    where = {"SubnetId": subnet_id, "PrivateIpAddress": private_ip}
+    if not own_public_address:
+        return where
+    return {"NetworkInterfaces": [{"DeviceIndex": 0, "AssociatePublicIpAddress": True, **where}]}
 
 
 @contextmanager

@@ -97,6 +97,15 @@ class Topology:
     def endpoint_url(self) -> str:
         return f"http://{self.endpoint_address}:{GATEWAY_PORT}"
 
+    @property
+    def public_endpoint_address(self) -> IPv4Address:
+        """The EC2 API without a VPC endpoint: the host's own address on the internet's side, reached by the router."""
+        return self.internet_subnet[1]
+
+    @property
+    def public_endpoint_url(self) -> str:
+        return f"http://{self.public_endpoint_address}:{GATEWAY_PORT}"
+
     def node_address(self, index: int) -> IPv4Address:
         """Private address of node 1, 2, 3 …: .11, .12, .13 …"""
         return self.vpc_subnet[10 + index]
@@ -104,3 +113,8 @@ class Topology:
     def client_address(self, index: int) -> IPv4Address:
         """Address of client container 1, 2, 3 … on the internet side: .11, .12 …"""
         return self.internet_subnet[10 + index]
+
+
+def mac_of(private_ip: IPv4Address | str) -> str:
+    """Hardware address of the interface whose primary private address this is."""
+    return "02:42:" + ":".join(f"{part:02x}" for part in IPv4Address(private_ip).packed)

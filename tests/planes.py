@@ -5,6 +5,7 @@ The real parts keep the same contract (docs/contracts.md); tests/integration/tes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from threading import Event
@@ -113,12 +114,25 @@ class FakeVolumes:
 @dataclass(kw_only=True)
 class FakeAddresses:
     known: dict[IPv4Address, IPv4Address] = field(default_factory=dict)
+    owners: dict[IPv4Address, str] = field(default_factory=dict)
+    overlays: dict[IPv4Address, IPv4Address] = field(default_factory=dict)
 
     def map(self, public: IPv4Address, private: IPv4Address) -> None:
-        self.known = {p: q for p, q in self.known.items() if q != private} | {public: private}
+        self.change({public: private})
 
     def unmap(self, public: IPv4Address) -> None:
-        self.known.pop(public, None)
+        self.change({public: None})
+
+    def change(self, changes: Mapping[IPv4Address, IPv4Address | None]) -> None:
+        takers = set(changes.values())
+        kept = {p: q for p, q in self.known.items() if p not in changes and q not in takers}
+        self.known = kept | {p: q for p, q in changes.items() if q is not None}
+
+    def own(self, owners: Mapping[IPv4Address, str], guests: Mapping[str, int]) -> None:
+        self.owners = dict(owners)
+
+    def route(self, overlays: Mapping[IPv4Address, IPv4Address]) -> None:
+        self.overlays = dict(overlays)
 
     def table(self) -> dict[IPv4Address, IPv4Address]:
         return dict(self.known)

@@ -27,6 +27,7 @@ from harness.clock import now_ns
 from harness.cloud import Cloud
 from harness.errors import InfrastructureError
 from harness.images import Images
+from harness.region.api_path import Api
 from harness.region.cleanup import cleanup
 from harness.region.credentials import HarnessKey
 from harness.region.instances import INSTANCE_LABEL
@@ -114,13 +115,23 @@ def up(
     progress: Callable[[str], None],
     timing: Timing = INSTANT,
     seed: int = 0,
+    api: Api = "endpoint",
+    own_public_addresses: bool = False,
 ) -> Cell:
     """Bring a cell up, from nothing to a PBX that answers at its Elastic IP.
+
+    With `api` "public" the nodes reach the EC2 API over the internet only, hence with a public address: the Elastic
+    IP's owner, or all of them when they have `own_public_addresses`.
 
     `InfrastructureError` says which step failed and what was last seen; the caller removes what is there by then.
     """
     region = start_region(
-        topology, node_image_names=[images.node], timing=timing, seed=seed, localstack_image=images.localstack
+        topology,
+        node_image_names=[images.node],
+        timing=timing,
+        seed=seed,
+        localstack_image=images.localstack,
+        api=api,
     )
     cloud = _cloud(topology, region.key)
     with _workers() as pool:
@@ -129,7 +140,13 @@ def up(
         private_ips = {f"pbx-{n}": str(topology.node_address(n)) for n in range(1, NODES + 1)}
         subnet_id = cloud.create_network(topology.vpc_subnet)
         progress(f"region up; launching {NODES} instances")
-        ids = cloud.run_instances(private_ips, image=images.node, subnet_id=subnet_id, timeout_s=LAUNCH_TIMEOUT_S)
+        ids = cloud.run_instances(
+            private_ips,
+            image=images.node,
+            subnet_id=subnet_id,
+            timeout_s=LAUNCH_TIMEOUT_S,
+            own_public_addresses=own_public_addresses,
+        )
         cell = Cell(
             topology=topology,
             policy=policy,
@@ -142,7 +159,7 @@ def up(
         )
         save(cell)
         facts = cell_facts(cell)
-        files = boot.node_files(policy, profile, facts, endpoint_url=topology.endpoint_url)
+        files = boot.node_files(policy, profile, facts, endpoint_url=region.guest_endpoint_url)
         boot.side_by_side(lambda item: item[0].put(item[1]), zip(cell.nodes, files, strict=True))
         progress("instances run; preparing the volume, starting the cluster")
         prepared = pool.submit(_prepare, cell, facts)

@@ -1,24 +1,36 @@
-"""The EC2 actions on Elastic IPs: one owner, in the books and in the router, and a move that the next packet takes."""
+"""The EC2 actions on public addresses: one owner, in what is written down at once, in the router when packets follow.
+
+An Elastic IP leads to one private address; an instance may have a public address of its own instead while it runs.
+Associations are kept here, not in the books: those know one address per instance. What is decided holds for every
+answer at once; the router follows when the timing says so (delay `address`), and the last decision wins.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+import secrets
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address
+from typing import Any
 
-from harness.region.calls import AwsError, Call, answer
+from harness.region.calls import BOOKS_ACCOUNT, AwsError, Call, answer, put, take_filters
 from harness.region.plane import Action, Plane, refuse_dry_run
 from harness.region.semantics import addresses as semantics
-from harness.region.state import Address, Instance
+from harness.region.semantics.addresses import Changes
+from harness.region.state import Address, Instance, Tables
+
+ANSWER_S = 0.05
+"""A move that cuts off the very connection its call came by follows the answer, by so much at least. AWS is never so
+fast that a machine which takes an Elastic IP through its own public address misses the answer."""
+
+FILTERS = ("association-id", "instance-id", "network-interface-id", "network-interface-owner-id", "private-ip-address")
 
 
 def allocate_address(plane: Plane, call: Call) -> bytes:
     """AllocateAddress, out of the cell's own range: the books are told which one it is."""
     refuse_dry_run(call)
     with plane.state.lock:
-        taken = [a.public_ip for a in plane.state.addresses.values()]
-        public = semantics.free_elastic(plane.topology.elastic_range, taken)
+        public = semantics.free_elastic(plane.topology.elastic_range, _taken(plane))
         document = plane.books.call("AllocateAddress", {"Domain": "vpc", **call.params, "Address": str(public)})
         allocation_id = document.root.findtext("allocationId") or ""
         plane.state.put(Address(allocation_id=allocation_id, public_ip=str(public)))
@@ -38,40 +50,46 @@ def release_address(plane: Plane, call: Call) -> bytes:
 
 
 def associate_address(plane: Plane, call: Call) -> bytes:
-    """AssociateAddress: the address moves, and its old owner as well as the target's old address lose each other."""
+    """AssociateAddress: the address moves, and its old owner as well as the target's old address lose each other.
+
+    An instance gives up the public address of its own when an Elastic IP comes to its primary private address.
+    """
     refuse_dry_run(call)
+    plane.take("associate")
     with plane.state.lock:
         address = _address(plane, call)
-        target = _target(plane, call)
+        target, private_ip = _target(plane, call)
         semantics.decide_associate(
             address.public_ip,
             address.private_ip,
-            target=target.private_ip,
+            target=private_ip,
             target_state=plane.state_of(target),
             allow_reassociation=call.flag("AllowReassociation", default=True),
         )
-        if address.association_id is not None and address.instance_id == target.instance_id:
+        if address.association_id is not None and address.private_ip == private_ip:
             return answer(call, {"return": True, "associationId": address.association_id})
-        displaced = plane.state.address_of(target.instance_id)
-        for loser in (displaced, address):
-            if loser is not None and loser.association_id is not None:
-                plane.books.call("DisassociateAddress", {"AssociationId": loser.association_id})
-                plane.state.put(replace(loser, association_id=None, instance_id=None, private_ip=None))
-        where = {"AllocationId": address.allocation_id, "InstanceId": target.instance_id}
-        document = plane.books.call("AssociateAddress", where)
-        association_id = document.root.findtext("associationId") or ""
-        plane.addresses.map(IPv4Address(address.public_ip), IPv4Address(target.private_ip))
-        plane.state.put(
-            replace(
-                address,
-                association_id=association_id,
-                instance_id=target.instance_id,
-                private_ip=target.private_ip,
-            )
+        displaced = plane.state.now().elastic_at(private_ip)
+        changes: dict[str, str | None] = {address.public_ip: private_ip}
+        if displaced is not None:
+            changes[displaced.public_ip] = None
+        gives_up = target.own_public if private_ip == target.private_ip else None
+        if gives_up is not None:
+            changes[gives_up] = None
+        _follow(plane, changes, source=call.source)
+        if displaced is not None:
+            plane.state.put(replace(displaced, association_id=None, instance_id=None, private_ip=None))
+        if gives_up is not None:
+            plane.state.put(replace(target, own_public=None))
+        made = replace(
+            address,
+            association_id=f"eipassoc-{secrets.token_hex(8)}{secrets.choice('0123456789abcdef')}",
+            instance_id=target.instance_id,
+            private_ip=private_ip,
         )
-        for instance_id in {address.instance_id, target.instance_id} - {None}:
-            plane.refresh_metadata(str(instance_id))
-    return answer(call, {"return": True, "associationId": association_id})
+        plane.state.put(made)
+        _lost(plane, address)
+        plane.refresh_metadata(target.instance_id)
+    return answer(call, {"return": True, "associationId": made.association_id})
 
 
 def disassociate_address(plane: Plane, call: Call) -> bytes:
@@ -83,7 +101,7 @@ def disassociate_address(plane: Plane, call: Call) -> bytes:
             raise AwsError("MissingParameter", "Either AssociationId or PublicIp must be specified")
         for address in plane.state.addresses.values():
             if address.association_id and (address.association_id == association_id or address.public_ip == public_ip):
-                _disassociate(plane, address)
+                _disassociate(plane, address, source=call.source)
                 return answer(call, {"return": True})
     if association_id is None:
         raise AwsError("InvalidAssociationID.NotFound", f"The address '{public_ip}' is not associated")
@@ -91,35 +109,147 @@ def disassociate_address(plane: Plane, call: Call) -> bytes:
 
 
 def describe_addresses(plane: Plane, call: Call) -> bytes:
-    """DescribeAddresses of the books, never in the middle of a move."""
+    """DescribeAddresses of the books, with the associations as they are; never in the middle of a move."""
+    params, wanted = take_filters(call.params, FILTERS)
     with plane.state.lock:
-        return plane.books.call("DescribeAddresses", call.params).body(call)
+        document = plane.books.call("DescribeAddresses", params)
+        tables = plane.seen()
+    keep: dict[str, bool] = {}
+    for item in document.items("addressesSet"):
+        allocation_id = item.findtext("allocationId") or ""
+        seen = _association(tables, tables.addresses.get(allocation_id))
+        for name, value in seen.items():
+            put(item, name, value)
+        values = dict(zip(FILTERS, seen.values(), strict=True))
+        keep[allocation_id] = all(values[name] in allowed for name, allowed in wanted.items())
+    document.keep("addressesSet", keep, "allocationId")
+    return document.body(call)
+
+
+def give_own_address(plane: Plane, instance_id: str) -> None:
+    """A public address of its own for an instance that wants one and has none. AWS: "Public IPv4 addresses"."""
+    with plane.state.lock:
+        record = plane.state.instances[instance_id]
+        elastic = plane.state.now().elastic_at(record.private_ip)
+        if not record.wants_public or record.own_public is not None or elastic is not None:
+            return
+        if plane.state_of(record) not in ("pending", "running"):
+            return
+        public = semantics.free_own(plane.topology.elastic_range, _taken(plane))
+        _make(plane, plane.moves.decide(), {public: IPv4Address(record.private_ip)})
+        plane.state.put(replace(record, own_public=str(public)))
+        plane.refresh_metadata(instance_id)
+
+
+def release_own_address(plane: Plane, instance_id: str) -> None:
+    """An instance that is off gives its own public address back to the pool; it gets another one at its start."""
+    with plane.state.lock:
+        record = plane.state.instances[instance_id]
+        if record.own_public is not None:
+            _make(plane, plane.moves.decide(), {IPv4Address(record.own_public): None})
+            plane.state.put(replace(record, own_public=None))
+            plane.refresh_metadata(instance_id)
+
+
+def renew_own_address(plane: Plane, instance_id: str) -> None:
+    """At a start: another one than before, also after a guest that switched itself off."""
+    release_own_address(plane, instance_id)
+    give_own_address(plane, instance_id)
 
 
 def release_instance_address(plane: Plane, instance_id: str) -> None:
-    """A terminated instance gives up its Elastic IP. Called under the lock."""
-    address = plane.state.address_of(instance_id)
-    if address is not None:
-        _disassociate(plane, address)
+    """A terminated instance gives up its Elastic IPs. Called under the lock."""
+    for address in plane.state.addresses_of(instance_id):
+        _disassociate(plane, address, source="", renew=False)
 
 
 def resume(plane: Plane) -> None:
     """Make the router agree with what was last decided."""
-    wanted = {
-        IPv4Address(a.public_ip): IPv4Address(a.private_ip)
-        for a in plane.state.addresses.values()
-        if a.private_ip is not None
-    }
+    tables = plane.state.now()
+    wanted = {IPv4Address(a.public_ip): IPv4Address(a.private_ip) for a in tables.addresses.values() if a.private_ip}
+    living = [record for record in tables.instances.values() if not record.terminated]
+    wanted |= {IPv4Address(i.own_public): IPv4Address(i.private_ip) for i in living if i.own_public}
     plane.addresses.restore(wanted)
+    for record in living:
+        plane.refresh_metadata(record.instance_id)
+        if record.wants_public and record.own_public is None:
+            plane.background(give_own_address, plane, record.instance_id)
 
 
-def _disassociate(plane: Plane, address: Address) -> None:
-    with suppress(AwsError):
-        plane.books.call("DisassociateAddress", {"AssociationId": address.association_id or ""})
-    plane.addresses.unmap(IPv4Address(address.public_ip))
+def _disassociate(plane: Plane, address: Address, *, source: str, renew: bool = True) -> None:
+    _follow(plane, {address.public_ip: None}, source=source)
     plane.state.put(replace(address, association_id=None, instance_id=None, private_ip=None))
-    if address.instance_id is not None:
-        plane.refresh_metadata(address.instance_id)
+    _lost(plane, address, renew=renew)
+
+
+def _lost(plane: Plane, before: Address, *, renew: bool = True) -> None:
+    """What the old owner notices: its metadata, and after a while (delay `address`) a new address of its own.
+
+    AWS, "Elastic IP addresses": an instance whose Elastic IP is disassociated gets a new public address within minutes
+    if it had one from the pool. Called under the lock.
+    """
+    if before.instance_id is None:
+        return
+    plane.refresh_metadata(before.instance_id)
+    record = plane.state.instances[before.instance_id]
+    if not renew or not record.wants_public or before.private_ip != record.private_ip:
+        return
+    delay_s = plane.delays.draw("address")
+    if delay_s > 0:
+        plane.background(_give_later, plane, record.instance_id, delay_s)
+    else:
+        give_own_address(plane, record.instance_id)
+
+
+def _give_later(plane: Plane, instance_id: str, delay_s: float) -> None:
+    if not plane.closing.wait(delay_s):  # a gateway after this one gives it at its start
+        give_own_address(plane, instance_id)
+
+
+def _follow(plane: Plane, changes: Mapping[str, str | None], *, source: str) -> None:
+    """Let the router follow: before the answer, or later when the timing says so or the answer would not arrive."""
+    delay_s = plane.delays.draw("address")
+    if source in changes:
+        delay_s = max(delay_s, ANSWER_S)
+    wanted = {IPv4Address(public): IPv4Address(private) if private else None for public, private in changes.items()}
+    number = plane.moves.decide()
+    if delay_s > 0:
+        plane.background(_make_later, plane, number, wanted, delay_s)
+    else:
+        _make(plane, number, wanted)
+
+
+def _make_later(plane: Plane, number: int, changes: Changes, delay_s: float) -> None:
+    plane.closing.wait(delay_s)
+    _make(plane, number, changes)
+
+
+def _make(plane: Plane, number: int, changes: Changes) -> None:
+    with plane.moves.lock:
+        left = plane.moves.due(number, changes)
+        if left:
+            plane.addresses.change(left)
+
+
+def _taken(plane: Plane) -> list[str]:
+    """Public addresses that somebody holds."""
+    own = [record.own_public for record in plane.state.instances.values() if record.own_public]
+    return [address.public_ip for address in plane.state.addresses.values()] + own
+
+
+def _association(tables: Tables, address: Address | None) -> dict[str, Any]:
+    """Whom an address leads to, in EC2's element names, in the order of FILTERS."""
+    owner = tables.instances.get(address.instance_id or "") if address else None
+    if address is None or owner is None:
+        names = ("associationId", "instanceId", "networkInterfaceId", "networkInterfaceOwnerId", "privateIpAddress")
+        return dict.fromkeys(names)
+    return {
+        "associationId": address.association_id,
+        "instanceId": owner.instance_id,
+        "networkInterfaceId": owner.interface_id,
+        "networkInterfaceOwnerId": BOOKS_ACCOUNT,
+        "privateIpAddress": address.private_ip,
+    }
 
 
 def _address(plane: Plane, call: Call) -> Address:
@@ -138,24 +268,27 @@ def _address(plane: Plane, call: Call) -> Address:
     return found
 
 
-def _target(plane: Plane, call: Call) -> Instance:
-    """The instance that shall have the address, by its id or by its network interface."""
+def _target(plane: Plane, call: Call) -> tuple[Instance, str]:
+    """The instance that shall have the address, by its id or by its network interface, and which private address."""
     instance_id, interface_id = call.get("InstanceId"), call.get("NetworkInterfaceId")
     if instance_id is not None:
         target = plane.instance(instance_id)
     elif interface_id is not None:
-        found = next((i for i in plane.state.instances.values() if i.interface_id == interface_id), None)
-        if found is None:
-            raise AwsError(
-                "InvalidNetworkInterfaceID.NotFound", f"The networkInterface ID '{interface_id}' does not exist"
-            )
-        target = found
+        target = interface_owner(plane.state.instances.values(), interface_id)
     else:
         raise AwsError("MissingParameter", "Either InstanceId or NetworkInterfaceId must be specified")
-    private_ip = call.get("PrivateIpAddress")
-    if private_ip is not None and private_ip != target.private_ip:
+    private_ip = call.get("PrivateIpAddress") or target.private_ip
+    if private_ip not in target.private_ips:
         raise AwsError("InvalidParameterValue", f"The address {private_ip} is not assigned to {target.interface_id}")
-    return target
+    return target, private_ip
+
+
+def interface_owner(instances: Iterable[Instance], interface_id: str) -> Instance:
+    """The living instance whose network interface this is, or EC2's error."""
+    for record in instances:
+        if record.interface_id == interface_id and not record.terminated:
+            return record
+    raise AwsError("InvalidNetworkInterfaceID.NotFound", f"The networkInterface ID '{interface_id}' does not exist")
 
 
 ACTIONS: Mapping[str, Action] = {

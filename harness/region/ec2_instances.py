@@ -9,9 +9,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from harness.region import ec2_addresses, ec2_interfaces
 from harness.region.calls import AwsError, Call, Document, answer, put, take_filters
 from harness.region.credentials import new_access_key_id
-from harness.region.ec2_addresses import release_instance_address
+from harness.region.ec2_routes import sync_routes
 from harness.region.ec2_volumes import connect_volumes, overlay_attachment, part_with_volumes
 from harness.region.instances import InstanceSpec
 from harness.region.plane import Action, Plane, refuse_dry_run
@@ -31,8 +32,9 @@ def run_instances(plane: Plane, call: Call) -> bytes:
     with plane.state.lock:
         living = [i for i in plane.state.instances.values() if not i.terminated]
         wanted = call.get("PrivateIpAddress") or call.get("NetworkInterface.1.PrivateIpAddress")
-        address = addresses.choose_private(plane.topology.vpc_subnet, wanted, {i.private_ip for i in living})
-        params = dict(call.params)
+        taken = {ip for i in living for ip in i.private_ips}
+        address = addresses.choose_private(plane.topology.vpc_subnet, wanted, taken)
+        params = {k: v for k, v in call.params.items() if not k.endswith(".AssociatePublicIpAddress")}
         if wanted is None:
             inside = "NetworkInterface.1.DeviceIndex" in params
             params["NetworkInterface.1.PrivateIpAddress" if inside else "PrivateIpAddress"] = str(address)
@@ -49,8 +51,10 @@ def run_instances(plane: Plane, call: Call) -> bytes:
             secret_access_key=secrets.token_urlsafe(30),
             user_data=_decoded(call.get("UserData")),
             transition="pending",
+            wants_public=_wants_public(plane, call, item.findtext("subnetId") or ""),
         )
         plane.state.put(record)
+        ec2_interfaces.show_network(item, record, plane.state.now())
     plane.background(finish_launch, plane, instance_id)
     _show_state(item, "pending")
     return document.body(call)
@@ -89,6 +93,7 @@ def reboot_instances(plane: Plane, call: Call) -> bytes:
 def describe_instances(plane: Plane, call: Call) -> bytes:
     """DescribeInstances of the books, with states and attachments as they are."""
     params, wanted = take_filters(call.params, STATE_FILTERS)
+    params, of_network = take_filters(params, tuple(ec2_interfaces.INSTANCE_FILTERS))
     with plane.state.lock:
         document = plane.books.call("DescribeInstances", params)
         tables = plane.seen()
@@ -98,12 +103,16 @@ def describe_instances(plane: Plane, call: Call) -> bytes:
     for item in document.items("reservationSet", "instancesSet"):
         instance_id = item.findtext("instanceId") or ""
         if instance_id not in records:
+            keep[instance_id] = ec2_interfaces.matches(item, of_network, ec2_interfaces.INSTANCE_FILTERS)
             continue
         state = plane.state_of(records[instance_id])
         _show_state(item, state)
+        ec2_interfaces.show_network(item, records[instance_id], tables)
         if records[instance_id].reason:
             put(item, "stateReason", {"code": "Server.InternalError", "message": records[instance_id].reason})
-        keep[instance_id] = _matches(state, wanted)
+        keep[instance_id] = _matches(state, wanted) and ec2_interfaces.matches(
+            item, of_network, ec2_interfaces.INSTANCE_FILTERS
+        )
         for mapping in item.findall("blockDeviceMapping/item/ebs"):
             overlay_attachment(mapping, places.get(mapping.findtext("volumeId") or ""))
     document.keep("reservationSet/item/instancesSet", keep, "instanceId")
@@ -153,6 +162,8 @@ def finish_launch(plane: Plane, instance_id: str) -> None:
                 plane.instances.start(instance_id)
             else:
                 plane.take("launch")
+                ec2_addresses.give_own_address(plane, instance_id)
+                ec2_interfaces.sync_owners(plane)
                 plane.instances.launch(spec)
             plane.refresh_metadata(instance_id)
         except Exception as error:
@@ -160,6 +171,7 @@ def finish_launch(plane: Plane, instance_id: str) -> None:
                 failed = plane.state.instances[instance_id]
                 plane.state.put(replace(failed, transition=None, terminated=True, reason=str(error)))
             with suppress(Exception):
+                ec2_addresses.release_own_address(plane, instance_id)
                 plane.instances.terminate(instance_id)
             with suppress(AwsError):
                 plane.books.call("TerminateInstances", {"InstanceId.1": instance_id})
@@ -178,6 +190,7 @@ def finish_stop(plane: Plane, instance_id: str) -> None:
                 plane.instances.shut_down(instance_id, timeout_s=plane.shut_down_timeout_s)
                 plane.take("stop")
         finally:
+            ec2_addresses.release_own_address(plane, instance_id)
             _transition_done(plane, instance_id, "stopping")
 
 
@@ -186,6 +199,7 @@ def finish_start(plane: Plane, instance_id: str) -> None:
     with plane.machine_lock(instance_id):
         try:
             plane.take("start")
+            ec2_addresses.renew_own_address(plane, instance_id)
             plane.instances.start(instance_id)
             connect_volumes(plane, instance_id)
             plane.refresh_metadata(instance_id)
@@ -210,9 +224,13 @@ def finish_terminate(plane: Plane, instance_id: str) -> None:
     with plane.machine_lock(instance_id):
         plane.instances.terminate(instance_id)
         part_with_volumes(plane, instance_id)
+        ec2_addresses.release_own_address(plane, instance_id)
         plane.take("terminate")
         with plane.state.lock:
-            plane.state.put(replace(plane.state.instances[instance_id], transition=None, terminated=True))
+            gone = replace(plane.state.instances[instance_id], transition=None, terminated=True, secondary_ips=())
+            plane.state.put(gone)
+        ec2_interfaces.sync_owners(plane)
+        sync_routes(plane)
 
 
 def resume(plane: Plane) -> None:
@@ -243,7 +261,7 @@ def _switch(plane: Plane, call: Call, action: str, decide: Callable[[str, Instan
 def _begin(plane: Plane, record: Instance, action: str, how: str) -> InstanceState:
     """Write the transition down, tell the books, and set the worker off. Called under the lock."""
     if action == "TerminateInstances":
-        release_instance_address(plane, record.instance_id)
+        ec2_addresses.release_instance_address(plane, record.instance_id)
     plane.books.call(action, {"InstanceId.1": record.instance_id})
     if action == "StartInstances":
         plane.state.put(replace(record, transition="pending", how=how))
@@ -280,6 +298,15 @@ def _instance_ids(call: Call) -> list[str]:
     if not ids:
         raise AwsError("MissingParameter", "The request must contain the parameter InstanceId")
     return ids
+
+
+def _wants_public(plane: Plane, call: Call, subnet_id: str) -> bool:
+    """Whether it gets a public address of its own: as the call says, else as its subnet does (MapPublicIpOnLaunch)."""
+    asked = call.get("NetworkInterface.1.AssociatePublicIpAddress")
+    if asked is not None:
+        return asked.lower() == "true"
+    subnet = next(plane.books.call("DescribeSubnets", {"SubnetId.1": subnet_id}).items("subnetSet"), None)
+    return subnet is not None and subnet.findtext("mapPublicIpOnLaunch") == "true"
 
 
 def _tag(call: Call, key: str) -> str | None:

@@ -25,8 +25,9 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, web
 
 from harness.clock import now_ns
 from harness.command import wait_for
-from harness.region import ec2_addresses, ec2_instances, ec2_volumes
+from harness.region import ec2_addresses, ec2_instances, ec2_interfaces, ec2_routes, ec2_volumes
 from harness.region.addresses import TABLE_FILE, Addresses
+from harness.region.api_path import Api, hosts, read_api, serves
 from harness.region.books import TIMEOUT_S, Books
 from harness.region.calls import (
     XML_TYPE,
@@ -64,15 +65,22 @@ CONNECTION_HEADERS = {
     "content-encoding",
 }
 
-ACTIONS: Mapping[str, Action] = {**ec2_instances.ACTIONS, **ec2_volumes.ACTIONS, **ec2_addresses.ACTIONS}
+ACTIONS: Mapping[str, Action] = {
+    **ec2_instances.ACTIONS,
+    **ec2_volumes.ACTIONS,
+    **ec2_addresses.ACTIONS,
+    **ec2_interfaces.ACTIONS,
+    **ec2_routes.ACTIONS,
+}
 """What is answered here; all of it is EC2."""
 
 
 class Gateway:
     """The HTTP side: read, authenticate, dispatch, log."""
 
-    def __init__(self, *, plane: Plane, harness_key: str) -> None:
+    def __init__(self, *, plane: Plane, harness_key: str, api: Api = "endpoint") -> None:
         self._plane = plane
+        self._api: Api = api
         self._harness_key = harness_key
         self._log = CallLog(path=plane.topology.state_dir / "cloud-calls.jsonl")
         self._threads = ThreadPoolExecutor(THREADS, "call")
@@ -93,6 +101,8 @@ class Gateway:
         self._threads.shutdown(wait=False)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if not serves(self._plane.topology, self._api, request.remote or ""):
+            return _hung_up(request)
         started = now_ns()
         call = parse(
             path=request.path_qs,
@@ -189,6 +199,13 @@ def _volume(plane: Plane, volume_id: str) -> dict[str, Any]:
     return {"attached_to": place.instance_id, "loop": place.loop, "device": place.device}
 
 
+def _hung_up(request: web.Request) -> web.Response:
+    """The connection is closed without an answer."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response(status=444)
+
+
 def _failed(call: Call, error: AwsError) -> web.Response:
     headers = {"Content-Type": XML_TYPE, "x-amzn-RequestId": call.request_id}
     return web.Response(status=error.status, body=error_answer(call, error), headers=headers)
@@ -210,6 +227,8 @@ def build(topology: Topology, *, books: Books, shut_down_timeout_s: float, delay
         delays=delays,
     )
     ec2_addresses.resume(plane)
+    ec2_interfaces.resume(plane)
+    ec2_routes.resume(plane)
     ec2_instances.resume(plane)
     ec2_volumes.resume(plane)
     return plane
@@ -229,10 +248,11 @@ def main() -> int:
     wait_for("the router's rules", table.exists, timeout_s=START_TIMEOUT_S, every_s=0.02)
     delays = read_delays(timing_file(topology))
     plane = build(topology, books=books, shut_down_timeout_s=options.shut_down_timeout_s, delays=delays)
-    gateway = Gateway(plane=plane, harness_key=HarnessKey.read(topology.state_dir).access_key_id)
+    api = read_api(topology)
+    gateway = Gateway(plane=plane, harness_key=HarnessKey.read(topology.state_dir).access_key_id, api=api)
     web.run_app(
         gateway.app(),
-        host=str(topology.endpoint_address),
+        host=hosts(topology, api),
         port=GATEWAY_PORT,
         print=None,
         access_log=None,

@@ -11,7 +11,6 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -22,10 +21,10 @@ from docker.errors import APIError, DockerException, NotFound
 from harness.clock import now_ns
 from harness.command import TimedOut, run, wait_for
 from harness.errors import InfrastructureError
-from harness.region import background, machine_power, metadata
+from harness.region import background, machine_power, metadata, neighbours
 from harness.region.journal import Journal
 from harness.region.volumes import Volumes
-from harness.topology import CELL_LABEL, REGION_NAME, ROLE_LABEL, ZONE, Topology
+from harness.topology import CELL_LABEL, REGION_NAME, ROLE_LABEL, ZONE, Topology, mac_of
 
 INSTANCE_LABEL = "pbx-chaos.instance"
 ADDRESS_LABEL = "pbx-chaos.private-ip"
@@ -175,7 +174,7 @@ class Instances:
         api = self._docker.api
         image = api.inspect_image(spec.image)
         network = self._topology.vpc_network
-        mac = "02:42:" + ":".join(f"{part:02x}" for part in IPv4Address(spec.private_ip).packed)
+        mac = mac_of(spec.private_ip)
         modern = utils.version_gte(api.api_version, "1.44")
         endpoint = api.create_endpoint_config(ipv4_address=spec.private_ip, mac_address=mac if modern else None)
         command = image["Config"]["Cmd"] or ["sleep", "infinity"]
@@ -218,6 +217,7 @@ class Instances:
         (root / "etc/resolv.conf").write_text(NO_DNS)
         interface = _interface_of(pid)
         _wire(pid, interface=interface, router=str(self._topology.router_vpc_address))
+        neighbours.equip(self._topology, pid, interface=interface)
         mac = (root / "sys/class/net" / interface / "address").read_text().strip()
         metadata.write_facts(self._topology, {**metadata.read_facts(self._topology, instance_id), "mac": mac})
         with self._lock:
@@ -326,3 +326,6 @@ def _wire(pid: int, *, interface: str, router: str) -> None:
     """The route out, through the region's router, and the metadata address, in the guest's network namespace."""
     commands = f"route replace default via {router} dev {interface}\naddress replace {metadata.ADDRESS}/32 dev lo\n"
     run(["nsenter", "-t", str(pid), "-n", "ip", "-batch", "-"], input=commands, timeout_s=10)
+    # A machine is no router unless it says so itself; here it inherits Docker's setting of the host, and would answer
+    # "no route to host" for a secondary address that it has not configured.
+    run(["nsenter", "-t", str(pid), "-n", "sysctl", "-qw", "net.ipv4.ip_forward=0"], timeout_s=10)

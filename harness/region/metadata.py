@@ -39,7 +39,7 @@ TTL_HEADER = "X-aws-ec2-metadata-token-ttl-seconds"
 
 Facts = Mapping[str, Any]
 """instance_id, private_ip, public_ip (or None), mac, interface_id, zone, region, hostname, role, access_key_id,
-secret_access_key, user_data."""
+secret_access_key, user_data; private_ips (all, the primary one first) and associations ({public: private})."""
 
 
 def facts_path(topology: Topology, instance_id: str) -> Path:
@@ -85,6 +85,7 @@ def start(topology: Topology, *, instance_id: str, guest_pid: int) -> subprocess
 def tree(facts: Facts, *, now: datetime) -> dict[str, str]:
     """All leaves of the service below /latest/: path -> text. A leaf without a value does not exist (404)."""
     nic = f"meta-data/network/interfaces/macs/{facts['mac']}"
+    associations: Mapping[str, str] = facts.get("associations") or {}
     leaves = {
         "meta-data/instance-id": facts["instance_id"],
         "meta-data/local-ipv4": facts["private_ip"],
@@ -99,9 +100,10 @@ def tree(facts: Facts, *, now: datetime) -> dict[str, str]:
         f"{nic}/mac": facts["mac"],
         f"{nic}/device-number": "0",
         f"{nic}/interface-id": facts["interface_id"],
-        f"{nic}/local-ipv4s": facts["private_ip"],
+        f"{nic}/local-ipv4s": "\n".join(facts.get("private_ips") or [facts["private_ip"]]),
         f"{nic}/local-hostname": facts["hostname"],
-        f"{nic}/public-ipv4s": facts["public_ip"],
+        f"{nic}/public-ipv4s": "\n".join(associations) or facts["public_ip"],
+        **{f"{nic}/ipv4-associations/{public}": private for public, private in associations.items()},
         f"meta-data/iam/security-credentials/{facts['role']}": json.dumps(_credentials(facts, now), indent=2),
         "dynamic/instance-identity/document": json.dumps(_identity(facts), indent=2),
         "user-data": facts.get("user_data"),

@@ -21,6 +21,7 @@ from harness.region.calls import AwsError, Call
 from harness.region.files import write_json
 from harness.region.instances import Instances
 from harness.region.journal import Journal
+from harness.region.semantics.addresses import Moves
 from harness.region.semantics.instances import InstanceState, check_instance_id, instance_state
 from harness.region.state import Instance, State, Tables
 from harness.region.timing import Delays
@@ -50,6 +51,7 @@ class Plane:
     addresses: Addresses
     shut_down_timeout_s: float = 10.0
     delays: Delays = field(default_factory=Delays)
+    moves: Moves = field(default_factory=Moves)
     closing: Event = field(default_factory=Event)
     _workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "plane"))
     _machine_locks: defaultdict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
@@ -107,15 +109,18 @@ class Plane:
         return self.state.instances[instance_id]
 
     def refresh_metadata(self, instance_id: str) -> None:
-        """Put what moves (the public address, the interface's id) into the file that feeds the metadata service."""
+        """Put what moves (its addresses, the interface's id) into the file that feeds the metadata service."""
         path = self.topology.state_dir / "metadata" / f"{instance_id}.json"
         with self.state.lock:  # one after the other: what is written last is what is true last
             if not path.exists():
                 return
-            address = self.state.address_of(instance_id)
+            record, tables = self.state.instances[instance_id], self.state.now()
+            publics = {private: tables.public_at(record, private) for private in record.private_ips}
             facts = json.loads(path.read_text(encoding="utf-8"))
-            facts["public_ip"] = address.public_ip if address else None
-            facts["interface_id"] = self.state.instances[instance_id].interface_id
+            facts["public_ip"] = publics[record.private_ip]
+            facts["private_ips"] = list(record.private_ips)
+            facts["associations"] = {public: private for private, public in publics.items() if public}
+            facts["interface_id"] = record.interface_id
             write_json(path, facts)
 
 

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.command import wait_for
+from harness.command import run, wait_for
 from harness.errors import InfrastructureError
 from harness.region import background, localstack
 from harness.region.addresses import TABLE_FILE, ruleset
+from harness.region.api_path import Api, write_api
 from harness.region.books import Books, place_file
 from harness.region.cleanup import cleanup
 from harness.region.credentials import HarnessKey, new_access_key_id
@@ -35,12 +36,13 @@ START_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """A region that answers: where, and with which key the harness calls."""
+    """A region that answers: where, and with which key the harness calls. Guests call `guest_endpoint_url`."""
 
     topology: Topology
     endpoint_url: str
     key: HarnessKey
     timing: Timing
+    guest_endpoint_url: str
 
 
 def start_region(
@@ -50,11 +52,12 @@ def start_region(
     timing: Timing = INSTANT,
     seed: int = 0,
     localstack_image: str | None = None,
+    api: Api = "endpoint",
 ) -> Region:
     """Start the region; `node_image_names` are Docker images that become AMIs of the same name.
 
     `timing` says how long AWS is to take, drawn with `seed`. The books are moto's, or LocalStack's when its image is
-    given.
+    given. `api` is the guests' way to the API: a VPC endpoint, or the internet, for which they need a public address.
     `InfrastructureError`, one line, when the slot's networks are taken or a part does not come up; what was started by
     then stays for `stop_region`.
     """
@@ -63,13 +66,19 @@ def start_region(
     key = HarnessKey(access_key_id=new_access_key_id(), secret_access_key=secrets.token_urlsafe(30))
     key.write(topology.state_dir)
     write_json(timing_file(topology), {"seed": seed, "timing": timing.model_dump(mode="json")})
+    write_api(topology, api)
     books = _start_books(topology, localstack_image)
     create_networks(topology)
     gateway = start_gateway(topology)
     start_network(topology)
+    if api == "public":
+        open_way_back(topology)
     _register_images(books(), node_image_names)
     wait_for_gateway(topology, gateway)
-    return Region(topology=topology, endpoint_url=topology.endpoint_url, key=key, timing=timing)
+    guests = topology.public_endpoint_url if api == "public" else topology.endpoint_url
+    return Region(
+        topology=topology, endpoint_url=topology.endpoint_url, key=key, timing=timing, guest_endpoint_url=guests
+    )
 
 
 def start_network(topology: Topology) -> None:
@@ -80,6 +89,12 @@ def start_network(topology: Topology) -> None:
     write_json(topology.state_dir / TABLE_FILE, {})
     names = ["--vpc-interface", vpc, "--internet-interface", internet]
     _spawn(topology, "icmp", [*_cell(topology), *names], netns_pid=pid)
+
+
+def open_way_back(topology: Topology) -> None:
+    """The host's route to the public addresses, by the router: answers of the API. It goes with the internet bridge."""
+    via = str(topology.router_internet_address)
+    run(["ip", "route", "replace", str(topology.elastic_range), "via", via], timeout_s=5)
 
 
 def stop_region(topology: Topology) -> list[str]:

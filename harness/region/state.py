@@ -24,7 +24,11 @@ MEMORY_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
-    """An instance of the region. `how` says how a transition `stopping` is done: shut_down or power_off."""
+    """An instance of the region. `how` says how a transition `stopping` is done: shut_down or power_off.
+
+    `wants_public` is AssociatePublicIpAddress: it gets a public address of its own, `own_public`, while it runs and no
+    Elastic IP leads to its primary private address.
+    """
 
     instance_id: str
     name: str
@@ -38,6 +42,18 @@ class Instance:
     how: str = ""
     terminated: bool = False
     reason: str = ""
+    secondary_ips: tuple[str, ...] = ()
+    wants_public: bool = False
+    own_public: str | None = None
+    source_dest_check: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "secondary_ips", tuple(self.secondary_ips))  # JSON knows lists only
+
+    @property
+    def private_ips(self) -> tuple[str, ...]:
+        """All private addresses of its interface, the primary one first."""
+        return (self.private_ip, *self.secondary_ips)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +68,7 @@ class Volume:
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """An Elastic IP and who has it."""
+    """An Elastic IP and who has it: the instance, and the private address of it that the Elastic IP leads to."""
 
     allocation_id: str
     public_ip: str
@@ -68,6 +84,17 @@ class Tables:
     instances: Mapping[str, Instance]
     volumes: Mapping[str, Volume]
     addresses: Mapping[str, Address]
+
+    def elastic_at(self, private_ip: str) -> Address | None:
+        """The Elastic IP that leads to this private address."""
+        return next((a for a in self.addresses.values() if a.private_ip == private_ip), None)
+
+    def public_at(self, instance: Instance, private_ip: str) -> str | None:
+        """The public address of one of the instance's private addresses: an Elastic IP, or its own."""
+        elastic = self.elastic_at(private_ip)
+        if elastic is not None:
+            return elastic.public_ip
+        return instance.own_public if private_ip == instance.private_ip else None
 
 
 class State:
@@ -121,9 +148,15 @@ class State:
         with self.lock:
             return [v for v in self.volumes.values() if v.attachment and v.attachment.instance_id == instance_id]
 
-    def address_of(self, instance_id: str) -> Address | None:
+    def addresses_of(self, instance_id: str) -> list[Address]:
+        """The Elastic IPs of an instance: at most one per private address."""
         with self.lock:
-            return next((a for a in self.addresses.values() if a.instance_id == instance_id), None)
+            return [a for a in self.addresses.values() if a.instance_id == instance_id]
+
+    def now(self) -> Tables:
+        """The tables as they are."""
+        with self.lock:
+            return self._now()
 
     def _now(self) -> Tables:
         return Tables(instances=dict(self.instances), volumes=dict(self.volumes), addresses=dict(self.addresses))

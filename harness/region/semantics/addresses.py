@@ -1,15 +1,46 @@
-"""Addresses: which private and public ones are free, and who may have them."""
+"""Addresses: which private and public ones are free, who may have them, and which decision about one is the last."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network
+from threading import RLock
 
 from harness.region.calls import AwsError
 from harness.region.semantics.instances import InstanceState
 
 RESERVED_HOSTS = 4
 """AWS reserves the first four addresses and the last one of every subnet."""
+
+MOST_PRIVATE = 10
+"""Private IPv4 addresses of one interface of an m5.large ("IP addresses per network interface per instance type")."""
+
+Changes = Mapping[IPv4Address, IPv4Address | None]
+"""Public addresses and the private one each shall lead to, None for nobody."""
+
+
+class Moves:
+    """Which decided changes the data plane may still make. It lags, so they can come due in another order than they
+    were decided in: about each public address the latest decision wins. Hold `lock` from `due` until they are made.
+    """
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        self._decided = 0
+        self._made: dict[IPv4Address, int] = {}
+
+    def decide(self) -> int:
+        """The number of a decision that was made now."""
+        with self.lock:
+            self._decided += 1
+            return self._decided
+
+    def due(self, number: int, changes: Changes) -> dict[IPv4Address, IPv4Address | None]:
+        """Those of the changes of decision `number` that none after it has overtaken; from now on they are made."""
+        with self.lock:
+            left = {public: private for public, private in changes.items() if self._made.get(public, 0) < number}
+            self._made |= dict.fromkeys(left, number)
+            return left
 
 
 def decide_associate(
@@ -32,6 +63,71 @@ def free_elastic(elastic: IPv4Network, taken: Iterable[str]) -> IPv4Address:
         if str(address) not in used:
             return address
     raise AwsError("AddressLimitExceeded", "The maximum number of addresses has been reached.")
+
+
+def free_own(elastic: IPv4Network, taken: Iterable[str]) -> IPv4Address:
+    """A public address for an instance that gets one of its own: the lowest free one of the upper half (ours)."""
+    used = set(taken)
+    for address in list(elastic.subnets(prefixlen_diff=1))[1]:
+        if str(address) not in used and address != elastic.broadcast_address:
+            return address
+    raise AwsError("InsufficientAddressCapacity", "Not enough available addresses to satisfy the request.")
+
+
+def decide_assign(
+    interface_id: str,
+    wanted: Collection[str],
+    *,
+    subnet: IPv4Network,
+    mine: Collection[str],
+    primaries: Collection[str],
+    secondaries: Collection[str],
+    allow_reassignment: bool,
+) -> list[str]:
+    """AssignPrivateIpAddresses with a list: the addresses that the interface does not have yet.
+
+    `mine` are the interface's own, `primaries` and `secondaries` those of all others. A primary address never moves, a
+    secondary one only with AllowReassignment (off unless given, API reference). The codes of the two refusals are
+    ours: the reference names none.
+    """
+    new = [address for address in dict.fromkeys(wanted) if address not in mine]
+    for address in new:
+        choose_private(subnet, address, ())
+        if address in primaries:
+            raise AwsError("InvalidParameterValue", f"[{address}] is the primary address of another interface")
+        if address in secondaries and not allow_reassignment:
+            raise AwsError("InvalidParameterValue", f"[{address}] is already assigned, but move is not allowed")
+    _check_limit(interface_id, len(mine) + len(new))
+    return new
+
+
+def choose_secondaries(
+    interface_id: str, count: int, *, subnet: IPv4Network, mine: Collection[str], taken: Collection[str]
+) -> list[str]:
+    """AssignPrivateIpAddresses with a count: so many free addresses, the lowest ones (ours)."""
+    if count < 1:
+        raise AwsError("InvalidParameterValue", f"Invalid value '{count}' for secondaryPrivateIpAddressCount.")
+    _check_limit(interface_id, len(mine) + count)
+    chosen: list[str] = []
+    for _ in range(count):
+        chosen.append(str(choose_private(subnet, None, {*taken, *chosen})))
+    return chosen
+
+
+def decide_unassign(interface_id: str, wanted: Collection[str], *, primary: str, secondaries: Collection[str]) -> None:
+    """UnassignPrivateIpAddresses: secondary addresses of this interface only."""
+    for address in wanted:
+        if address == primary:
+            raise AwsError("InvalidParameterValue", f"The primary address {address} cannot be unassigned")
+        if address not in secondaries:
+            raise AwsError(
+                "InvalidParameterValue", f"Some of the specified addresses are not assigned to interface {interface_id}"
+            )
+
+
+def _check_limit(interface_id: str, number: int) -> None:
+    if number > MOST_PRIVATE:
+        raise AwsError("PrivateIpAddressLimitExceeded", f"Number of private addresses of {interface_id} exceeds limit.")
 
 
 def choose_private(subnet: IPv4Network, wanted: str | None, taken: Collection[str]) -> IPv4Address:

@@ -1,0 +1,277 @@
+"""The EC2 actions on network interfaces: secondary private addresses, and what DescribeInstances says of all of this.
+
+An instance has one interface. Which addresses it has is kept here (the books assign an address to two interfaces at
+once); where they lead in the data plane are neighbour entries (neighbours.py), as a VPC's ARP has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from harness.region.calls import BOOKS_ACCOUNT, AwsError, Call, answer, put, take_filters
+from harness.region.ec2_addresses import interface_owner
+from harness.region.ec2_routes import sync_routes
+from harness.region.plane import Action, Plane, refuse_dry_run
+from harness.region.semantics import addresses as semantics
+from harness.region.state import Instance, Tables
+from harness.topology import mac_of
+
+FILTERS: Mapping[str, tuple[str, ...]] = {
+    "addresses.private-ip-address": ("privateIpAddressesSet/item/privateIpAddress",),
+    "addresses.association.public-ip": ("privateIpAddressesSet/item/association/publicIp",),
+    "addresses.primary": ("privateIpAddressesSet/item/primary",),
+    "association.allocation-id": ("association/allocationId", "privateIpAddressesSet/item/association/allocationId"),
+    "association.association-id": ("association/associationId", "privateIpAddressesSet/item/association/associationId"),
+    "association.public-ip": ("association/publicIp", "privateIpAddressesSet/item/association/publicIp"),
+    "attachment.instance-id": ("attachment/instanceId",),
+    "attachment.status": ("attachment/status",),
+    "mac-address": ("macAddress",),
+    "private-ip-address": ("privateIpAddress",),
+    "source-dest-check": ("sourceDestCheck",),
+    "status": ("status",),
+}
+"""Filters of DescribeNetworkInterfaces that are judged here, and where their values stand in the answer."""
+
+_NIC = "networkInterfaceSet/item"
+INSTANCE_FILTERS: Mapping[str, tuple[str, ...]] = {
+    "ip-address": ("ipAddress",),
+    "network-interface.addresses.private-ip-address": (f"{_NIC}/privateIpAddressesSet/item/privateIpAddress",),
+    "network-interface.addresses.association.public-ip": (f"{_NIC}/privateIpAddressesSet/item/association/publicIp",),
+    "network-interface.addresses.association.allocation-id": (
+        f"{_NIC}/privateIpAddressesSet/item/association/allocationId",
+    ),
+    "network-interface.addresses.association.association-id": (
+        f"{_NIC}/privateIpAddressesSet/item/association/associationId",
+    ),
+    "network-interface.network-interface-id": (f"{_NIC}/networkInterfaceId",),
+    "network-interface.source-dest-check": (f"{_NIC}/sourceDestCheck",),
+    "source-dest-check": ("sourceDestCheck",),
+}
+"""The same for DescribeInstances."""
+
+
+def assign_private_ip_addresses(plane: Plane, call: Call) -> bytes:
+    """AssignPrivateIpAddresses: a secondary address that another interface has moves with AllowReassignment only, and
+    takes its Elastic IP along (API reference)."""
+    refuse_dry_run(call)
+    wanted, count = call.numbered("PrivateIpAddress"), call.get("SecondaryPrivateIpAddressCount")
+    if bool(wanted) == (count is not None):
+        raise AwsError("InvalidParameterCombination", "Either PrivateIpAddress or SecondaryPrivateIpAddressCount")
+    with plane.state.lock:
+        owner = interface_owner(plane.state.instances.values(), call.require("NetworkInterfaceId"))
+        others = [i for i in plane.state.instances.values() if not i.terminated and i is not owner]
+        primaries = {i.private_ip for i in others}
+        secondaries = {address for i in others for address in i.secondary_ips}
+        subnet = plane.topology.vpc_subnet
+        if wanted:
+            new = semantics.decide_assign(
+                owner.interface_id,
+                wanted,
+                subnet=subnet,
+                mine=owner.private_ips,
+                primaries=primaries,
+                secondaries=secondaries,
+                allow_reassignment=call.flag("AllowReassignment"),
+            )
+        else:
+            taken = primaries | secondaries | set(owner.private_ips)
+            number = int(count) if count and count.isdigit() else 0
+            new = semantics.choose_secondaries(
+                owner.interface_id, number, subnet=subnet, mine=owner.private_ips, taken=taken
+            )
+        for loser in others:
+            _take_from(plane, loser, set(new))
+        plane.state.put(replace(owner, secondary_ips=(*owner.secondary_ips, *new)))
+        _hand_over(plane, owner, set(new))
+        _changed(plane, [*others, owner])
+    rows = [{"privateIpAddress": address} for address in (wanted or new)]
+    tree = {"networkInterfaceId": owner.interface_id, "assignedPrivateIpAddressesSet": rows, "return": True}
+    return answer(call, tree)
+
+
+def unassign_private_ip_addresses(plane: Plane, call: Call) -> bytes:
+    """UnassignPrivateIpAddresses: an Elastic IP that leads there is disassociated (API reference)."""
+    refuse_dry_run(call)
+    wanted = call.numbered("PrivateIpAddress")
+    with plane.state.lock:
+        owner = interface_owner(plane.state.instances.values(), call.require("NetworkInterfaceId"))
+        semantics.decide_unassign(owner.interface_id, wanted, primary=owner.private_ip, secondaries=owner.secondary_ips)
+        for address in [a for a in plane.state.addresses_of(owner.instance_id) if a.private_ip in wanted]:
+            plane.addresses.unmap(IPv4Address(address.public_ip))
+            plane.state.put(replace(address, association_id=None, instance_id=None, private_ip=None))
+        _take_from(plane, owner, set(wanted))
+        _changed(plane, [owner])
+    return answer(call, {"return": True})
+
+
+def describe_network_interfaces(plane: Plane, call: Call) -> bytes:
+    """DescribeNetworkInterfaces of the books, with addresses and associations as they are."""
+    params, wanted = take_filters(call.params, tuple(FILTERS))
+    with plane.state.lock:
+        document = plane.books.call("DescribeNetworkInterfaces", params)
+        tables = plane.seen()
+    owners = {record.interface_id: record for record in tables.instances.values()}
+    keep: dict[str, bool] = {}
+    for item in document.items("networkInterfaceSet"):
+        interface_id = item.findtext("networkInterfaceId") or ""
+        owner = owners.get(interface_id)
+        if owner is not None:
+            _show_interface(item, owner, tables)
+            put(item, "status", "in-use")
+            _show_attachment(item, owner)
+        gone = owner is not None and owner.terminated
+        keep[interface_id] = not gone and matches(item, wanted, FILTERS)
+    document.keep("networkInterfaceSet", keep, "networkInterfaceId")
+    return document.body(call)
+
+
+def modify_network_interface_attribute(plane: Plane, call: Call) -> bytes:
+    """ModifyNetworkInterfaceAttribute: SourceDestCheck has an effect here, the rest is recorded by the books."""
+    refuse_dry_run(call)
+    check = call.get("SourceDestCheck.Value")
+    if check is not None:
+        with plane.state.lock:
+            owner = interface_owner(plane.state.instances.values(), call.require("NetworkInterfaceId"))
+            _set_source_dest_check(plane, owner, check)
+    return plane.books.call(call.action, call.params).body(call)
+
+
+def modify_instance_attribute(plane: Plane, call: Call) -> bytes:
+    """ModifyInstanceAttribute: SourceDestCheck has an effect here, the rest is recorded by the books."""
+    refuse_dry_run(call)
+    check = call.get("SourceDestCheck.Value")
+    if check is None:
+        return plane.books.call(call.action, call.params).body(call)
+    with plane.state.lock:
+        _set_source_dest_check(plane, plane.instance(call.require("InstanceId")), check)
+    with suppress(AwsError):
+        plane.books.call(call.action, call.params)
+    return answer(call, {"return": True})
+
+
+def show_network(item: Element, record: Instance, tables: Tables) -> None:
+    """The network part of one instance in an answer: public address, interface, private addresses."""
+    if record.terminated:
+        for name in ("ipAddress", "privateIpAddress", "networkInterfaceSet"):
+            put(item, name, None)
+        return
+    put(item, "ipAddress", tables.public_at(record, record.private_ip))
+    put(item, "privateIpAddress", record.private_ip)
+    put(item, "sourceDestCheck", record.source_dest_check)
+    for nic in item.findall("networkInterfaceSet/item"):
+        if nic.findtext("networkInterfaceId") == record.interface_id:
+            _show_interface(nic, record, tables)
+            put(nic, "status", "in-use")
+
+
+def matches(item: Element, wanted: Mapping[str, set[str]], places: Mapping[str, Iterable[str]]) -> bool:
+    """Whether an item of an answer passes filters: {name: allowed values}, with the places their values stand at."""
+    for name, allowed in wanted.items():
+        values = {element.text for place in places[name] for element in item.findall(place)}
+        if not values & allowed:
+            return False
+    return True
+
+
+def sync_owners(plane: Plane) -> None:
+    """Tell the data plane who has which private address."""
+    with plane.state.lock:
+        living = [record for record in plane.state.instances.values() if not record.terminated]
+        owners = {IPv4Address(ip): mac_of(record.private_ip) for record in living for ip in record.private_ips}
+        pids = {record.instance_id: plane.instances.pid(record.instance_id) for record in living}
+        plane.addresses.own(owners, {name: pid for name, pid in pids.items() if pid is not None})
+
+
+def resume(plane: Plane) -> None:
+    """The data plane as it was last decided."""
+    if plane.state.instances:
+        sync_owners(plane)
+
+
+def _take_from(plane: Plane, record: Instance, addresses: set[str]) -> None:
+    if addresses & set(record.secondary_ips):
+        left = tuple(address for address in record.secondary_ips if address not in addresses)
+        plane.state.put(replace(record, secondary_ips=left))
+
+
+def _hand_over(plane: Plane, owner: Instance, addresses: set[str]) -> None:
+    """Elastic IPs go with the private address they lead to: the router's table stays as it is."""
+    for address in list(plane.state.addresses.values()):
+        if address.private_ip in addresses and address.instance_id != owner.instance_id:
+            plane.state.put(replace(address, instance_id=owner.instance_id))
+
+
+def _changed(plane: Plane, records: Iterable[Instance]) -> None:
+    """Let the data plane follow (delay `address`), metadata with it: "remapping is an asynchronous operation"."""
+    names = [record.instance_id for record in records]
+    delay_s = plane.delays.draw("address")
+    if delay_s > 0:
+        plane.background(_follow_later, plane, names, delay_s)
+    else:
+        _follow(plane, names)
+
+
+def _follow_later(plane: Plane, names: list[str], delay_s: float) -> None:
+    plane.closing.wait(delay_s)
+    _follow(plane, names)
+
+
+def _follow(plane: Plane, names: list[str]) -> None:
+    sync_owners(plane)
+    for name in names:
+        plane.refresh_metadata(name)
+
+
+def _set_source_dest_check(plane: Plane, record: Instance, check: str) -> None:
+    plane.state.put(replace(record, source_dest_check=check.lower() != "false"))
+    sync_routes(plane)
+
+
+def _show_interface(item: Element, owner: Instance, tables: Tables) -> None:
+    """Addresses of an interface as they are; `item` is one of networkInterfaceSet, of an instance's or its own."""
+    rows = [_address_row(owner, address, tables) for address in owner.private_ips]
+    put(item, "macAddress", mac_of(owner.private_ip))
+    put(item, "privateIpAddress", owner.private_ip)
+    put(item, "sourceDestCheck", owner.source_dest_check)
+    put(item, "privateIpAddressesSet", rows)
+    put(item, "association", rows[0]["association"])
+
+
+def _show_attachment(item: Element, owner: Instance) -> None:
+    attachment = item.find("attachment")
+    if attachment is None:
+        put(item, "attachment", {"attachmentId": f"eni-attach-{owner.interface_id.removeprefix('eni-')}"})
+        attachment = item.find("attachment")
+    assert attachment is not None
+    put(attachment, "instanceId", owner.instance_id)
+    put(attachment, "instanceOwnerId", BOOKS_ACCOUNT)
+    put(attachment, "deviceIndex", "0")
+    put(attachment, "status", "attached")
+    put(attachment, "deleteOnTermination", True)
+
+
+def _address_row(owner: Instance, address: str, tables: Tables) -> dict[str, Any]:
+    public, elastic = tables.public_at(owner, address), tables.elastic_at(address)
+    association = None
+    if public is not None:
+        association = {
+            "publicIp": public,
+            "ipOwnerId": BOOKS_ACCOUNT if elastic else "amazon",
+            "allocationId": elastic.allocation_id if elastic else None,
+            "associationId": elastic.association_id if elastic else None,
+        }
+    return {"privateIpAddress": address, "primary": address == owner.private_ip, "association": association}
+
+
+ACTIONS: Mapping[str, Action] = {
+    "AssignPrivateIpAddresses": assign_private_ip_addresses,
+    "UnassignPrivateIpAddresses": unassign_private_ip_addresses,
+    "DescribeNetworkInterfaces": describe_network_interfaces,
+    "ModifyNetworkInterfaceAttribute": modify_network_interface_attribute,
+    "ModifyInstanceAttribute": modify_instance_attribute,
+}
