@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from harness.region import ec2_addresses, ec2_interfaces
+from harness.region import ec2_addresses, ec2_filters, ec2_interfaces
 from harness.region.calls import AwsError, Call, Document, answer, put, take_filters
 from harness.region.credentials import new_access_key_id
 from harness.region.ec2_routes import sync_routes
@@ -30,6 +30,7 @@ def run_instances(plane: Plane, call: Call) -> bytes:
         raise AwsError("UnsupportedOperation", "This region launches one instance per call (MaxCount=1).")
     image = _image_reference(plane, call.require("ImageId"))
     with plane.state.lock:
+        group_ids = ec2_filters.launch_groups(plane, call)
         living = [i for i in plane.state.instances.values() if not i.terminated]
         wanted = call.get("PrivateIpAddress") or call.get("NetworkInterface.1.PrivateIpAddress")
         taken = {ip for i in living for ip in i.private_ips}
@@ -52,9 +53,11 @@ def run_instances(plane: Plane, call: Call) -> bytes:
             user_data=_decoded(call.get("UserData")),
             transition="pending",
             wants_public=_wants_public(plane, call, item.findtext("subnetId") or ""),
+            group_ids=group_ids,
         )
         plane.state.put(record)
-        ec2_interfaces.show_network(item, record, plane.state.now())
+        ec2_filters.sync(plane)
+        ec2_interfaces.show_network(item, record, plane.state.now(), ec2_filters.group_names(plane))
     plane.background(finish_launch, plane, instance_id)
     _show_state(item, "pending")
     return document.body(call)
@@ -97,6 +100,7 @@ def describe_instances(plane: Plane, call: Call) -> bytes:
     with plane.state.lock:
         document = plane.books.call("DescribeInstances", params)
         tables = plane.seen()
+        names = ec2_filters.group_names(plane)
     records = tables.instances
     places = {v.volume_id: v.attachment for v in tables.volumes.values()}
     keep: dict[str, bool] = {}
@@ -107,7 +111,7 @@ def describe_instances(plane: Plane, call: Call) -> bytes:
             continue
         state = plane.state_of(records[instance_id])
         _show_state(item, state)
-        ec2_interfaces.show_network(item, records[instance_id], tables)
+        ec2_interfaces.show_network(item, records[instance_id], tables, names)
         if records[instance_id].reason:
             put(item, "stateReason", {"code": "Server.InternalError", "message": records[instance_id].reason})
         keep[instance_id] = _matches(state, wanted) and ec2_interfaces.matches(
@@ -230,6 +234,7 @@ def finish_terminate(plane: Plane, instance_id: str) -> None:
             gone = replace(plane.state.instances[instance_id], transition=None, terminated=True, secondary_ips=())
             plane.state.put(gone)
         ec2_interfaces.sync_owners(plane)
+        ec2_filters.sync(plane)
         sync_routes(plane)
 
 

@@ -25,7 +25,15 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, web
 
 from harness.clock import now_ns
 from harness.command import wait_for
-from harness.region import ec2_addresses, ec2_instances, ec2_interfaces, ec2_routes, ec2_volumes
+from harness.region import (
+    ec2_addresses,
+    ec2_filters,
+    ec2_instances,
+    ec2_interfaces,
+    ec2_network_acls,
+    ec2_routes,
+    ec2_volumes,
+)
 from harness.region.addresses import TABLE_FILE, Addresses
 from harness.region.api_path import Api, hosts, read_api, serves
 from harness.region.books import TIMEOUT_S, Books
@@ -42,6 +50,7 @@ from harness.region.calls import (
 from harness.region.credentials import HarnessKey
 from harness.region.instances import Instances
 from harness.region.journal import Journal
+from harness.region.packet_filter import PacketFilter
 from harness.region.plane import LOG, Action, Plane
 from harness.region.router import docker_client
 from harness.region.state import Instance, State
@@ -71,6 +80,8 @@ ACTIONS: Mapping[str, Action] = {
     **ec2_addresses.ACTIONS,
     **ec2_interfaces.ACTIONS,
     **ec2_routes.ACTIONS,
+    **ec2_filters.ACTIONS,
+    **ec2_network_acls.ACTIONS,
 }
 """What is answered here; all of it is EC2."""
 
@@ -223,12 +234,15 @@ def build(topology: Topology, *, books: Books, shut_down_timeout_s: float, delay
         volumes=volumes,
         instances=Instances(topology=topology, journal=journal, volumes=volumes, docker_client=docker_client()),
         addresses=Addresses(topology=topology, journal=journal),
+        filters=PacketFilter(topology=topology, journal=journal),
         shut_down_timeout_s=shut_down_timeout_s,
         delays=delays,
     )
     ec2_addresses.resume(plane)
     ec2_interfaces.resume(plane)
     ec2_routes.resume(plane)
+    ec2_filters.resume(plane)
+    ec2_network_acls.resume(plane)
     ec2_instances.resume(plane)
     ec2_volumes.resume(plane)
     return plane

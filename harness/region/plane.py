@@ -21,6 +21,7 @@ from harness.region.calls import AwsError, Call
 from harness.region.files import write_json
 from harness.region.instances import Instances
 from harness.region.journal import Journal
+from harness.region.packet_filter import PacketFilter
 from harness.region.semantics.addresses import Moves
 from harness.region.semantics.instances import InstanceState, check_instance_id, instance_state
 from harness.region.state import Instance, State, Tables
@@ -40,7 +41,10 @@ Action = Callable[["Plane", Call], bytes]
 
 @dataclass(kw_only=True)
 class Plane:
-    """The region behind the gateway. `shut_down_timeout_s` bounds the orderly shutdown of a guest (AWS: minutes)."""
+    """The region behind the gateway. `shut_down_timeout_s` bounds the orderly shutdown of a guest (AWS: minutes).
+
+    Without `filters` nothing is filtered.
+    """
 
     topology: Topology
     state: State
@@ -49,6 +53,7 @@ class Plane:
     instances: Instances
     volumes: Volumes
     addresses: Addresses
+    filters: PacketFilter | None = None
     shut_down_timeout_s: float = 10.0
     delays: Delays = field(default_factory=Delays)
     moves: Moves = field(default_factory=Moves)
