@@ -17,7 +17,7 @@ from pathlib import Path
 from harness.command import CommandFailed, run
 from harness.region.journal import Journal
 from harness.region.router import router_pid
-from harness.region.semantics.filters import no_guest_rules
+from harness.region.semantics import filters
 from harness.topology import Topology
 
 FOLDER = "filters"
@@ -54,7 +54,7 @@ class PacketFilter:
             _write(folder / instance_id, rules)
             if instance_id in guests:
                 started = time.monotonic_ns()
-                _load(self._topology, guests[instance_id], rules or no_guest_rules())
+                _load(self._topology, guests[instance_id], rules)
                 took_ms = round((time.monotonic_ns() - started) / 1e6, 3)
                 self._journal.record("filter_changed", instance_id=instance_id, filtered=bool(rules), took_ms=took_ms)
             self._loaded[instance_id] = rules
@@ -70,23 +70,37 @@ def equip(topology: Topology, instance_id: str, pid: int) -> None:
     path = topology.state_dir / FOLDER / instance_id
     loaded = ""
     while (rules := _read(path)) != loaded:
-        _load(topology, pid, rules or no_guest_rules())
+        _load(topology, pid, rules)
         loaded = rules
 
 
 def _load(topology: Topology, pid: int, rules: str) -> None:
-    """A guest that has just died needs no rules."""
+    """Into the guest's namespace, in one transaction; empty rules take the table away. A guest that has just died needs
+    none."""
+    quiet, plain = _variants(pid, rules)
     inside = f"--net=/proc/{pid}/ns/net"
     tracking = [f"net.netfilter.{name}={value}" for name, value in TRACKING.items()]
     try:
         early = run(["nsenter", inside, "sysctl", "-qw", *tracking], timeout_s=5, check=False)
         nft = ["nsenter", inside, f"--mount=/proc/{router_pid(topology)}/ns/mnt", "nft", "-f", "-"]
-        run(nft, timeout_s=5, input=rules)
+        if not run(nft, timeout_s=5, input=quiet, check=False).ok:
+            run(nft, timeout_s=5, input=plain)
         if not early.ok:  # the kernel's connection tracking was not there before the rules asked for it
             run(["nsenter", inside, "sysctl", "-qw", *tracking], timeout_s=5)
     except CommandFailed:
         if Path(f"/proc/{pid}/ns/net").exists():
             raise
+
+
+def _variants(pid: int, rules: str) -> tuple[str, str]:
+    """The whole transaction, and the one for a kernel that has no egress hooks."""
+    if not rules:
+        return filters.no_refusing() + filters.no_guest_rules(), filters.no_guest_rules()
+    quiet = ""
+    for link in Path(f"/proc/{pid}/root/sys/class/net").iterdir():
+        if link.name != "lo":
+            quiet += filters.refusing(interface=link.name, mac=(link / "address").read_text().strip())
+    return filters.no_refusing() + rules + quiet, rules + filters.refusing_aloud()
 
 
 def _write(path: Path, rules: str) -> None:

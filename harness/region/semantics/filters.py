@@ -19,6 +19,9 @@ TABLE = "pbx_chaos_sg"
 TRACKED = 127
 """The conntrack label of tracked flows: the last one there is, no program in a guest is likely to use it."""
 
+REFUSED = 0x40000000
+"""Packet mark of what may not leave, between the last chain and the interface."""
+
 LINK_LOCAL = "169.254.0.0/16"
 """Instance metadata, DNS and time service: security groups do not filter them."""
 
@@ -166,8 +169,8 @@ def guest_rules(
 ) -> str:
     """The filter of one guest for `nft -f`, in a table of its own; empty where everything may pass (untracked, AWS).
 
-    `members` are the private addresses of each group. What is not allowed is dropped in silence. Inbound packets are
-    judged before the guest's own rules see them, outbound ones after.
+    `members` are the private addresses of each group. Inbound packets are judged before the guest's own rules see them,
+    outbound ones after. What is not allowed is dropped in silence; the last chain, `refused`, is added by `refusing`.
     """
     inbound, outbound = _resolved(ingress, members), _resolved(egress, members)
     if _everything(inbound) and _everything(outbound):
@@ -176,6 +179,7 @@ def guest_rules(
     leaving = "\n    ".join(_verdicts(outbound, inbound, "daddr"))
     return f"""
 {no_guest_rules()}table ip {TABLE} {{
+  chain refused {{ }}
   chain tracked {{
     ct direction original ct label set {TRACKED}
     accept
@@ -195,14 +199,47 @@ def guest_rules(
     ct label {TRACKED} accept
     ct state related accept
     {leaving}
+    goto refused
   }}
 }}
 """
 
 
+def refusing(*, interface: str, mac: str) -> str:
+    """How a packet that may not leave is lost without its sender being told, as nft text after `guest_rules`.
+
+    A drop would be an error of the sender's system call, which no machine in a VPC ever sees. Hence the frame is sent
+    to the sender's own hardware address: the bridge finds that behind the port it came from, and lets it go.
+    """
+    return f"""
+table ip {TABLE} {{
+  chain refused {{
+    meta mark set meta mark or {REFUSED:#x}
+    accept
+  }}
+}}
+table netdev {TABLE} {{
+  chain refused {{
+    type filter hook egress device "{interface}" priority 0; policy accept;
+    meta mark and {REFUSED:#x} == {REFUSED:#x} ether daddr set {mac}
+  }}
+}}
+"""
+
+
+def refusing_aloud() -> str:
+    """The same for a kernel without egress hooks (before 5.16): the sender is told "operation not permitted"."""
+    return f"table ip {TABLE} {{\n  chain refused {{ drop\n }}\n}}\n"
+
+
 def no_guest_rules() -> str:
     """Takes the table away, for `nft -f`; also where there is none."""
     return f"table ip {TABLE} {{ }}\ndelete table ip {TABLE}\n"
+
+
+def no_refusing() -> str:
+    """Takes away what `refusing` added beside that table."""
+    return f"table netdev {TABLE} {{ }}\ndelete table netdev {TABLE}\n"
 
 
 def match(protocol: int | None, first: int, last: int, networks: Sequence[IPv4Network], side: Side) -> str:
