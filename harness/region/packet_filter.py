@@ -77,17 +77,17 @@ def equip(topology: Topology, instance_id: str, pid: int) -> None:
 def _load(topology: Topology, pid: int, rules: str) -> None:
     """Into the guest's namespace, in one transaction; empty rules take the table away. A guest that has just died needs
     none."""
-    quiet, plain = _variants(pid, rules)
     inside = f"--net=/proc/{pid}/ns/net"
     tracking = [f"net.netfilter.{name}={value}" for name, value in TRACKING.items()]
     try:
+        quiet, plain = _variants(pid, rules)
         early = run(["nsenter", inside, "sysctl", "-qw", *tracking], timeout_s=5, check=False)
         nft = ["nsenter", inside, f"--mount=/proc/{router_pid(topology)}/ns/mnt", "nft", "-f", "-"]
         if not run(nft, timeout_s=5, input=quiet, check=False).ok:
             run(nft, timeout_s=5, input=plain)
         if not early.ok:  # the kernel's connection tracking was not there before the rules asked for it
             run(["nsenter", inside, "sysctl", "-qw", *tracking], timeout_s=5)
-    except CommandFailed:
+    except (CommandFailed, OSError):
         if Path(f"/proc/{pid}/ns/net").exists():
             raise
 
