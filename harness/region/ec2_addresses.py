@@ -87,7 +87,7 @@ def associate_address(plane: Plane, call: Call) -> bytes:
             private_ip=private_ip,
         )
         plane.state.put(made)
-        _lost(plane, address)
+        _lost(plane, address, source=call.source)
         plane.refresh_metadata(target.instance_id)
     return answer(call, {"return": True, "associationId": made.association_id})
 
@@ -101,7 +101,7 @@ def disassociate_address(plane: Plane, call: Call) -> bytes:
             raise AwsError("MissingParameter", "Either AssociationId or PublicIp must be specified")
         for address in plane.state.addresses.values():
             if address.association_id and (address.association_id == association_id or address.public_ip == public_ip):
-                _disassociate(plane, address, source=call.source)
+                disassociate(plane, address, source=call.source)
                 return answer(call, {"return": True})
     if association_id is None:
         raise AwsError("InvalidAssociationID.NotFound", f"The address '{public_ip}' is not associated")
@@ -160,7 +160,14 @@ def renew_own_address(plane: Plane, instance_id: str) -> None:
 def release_instance_address(plane: Plane, instance_id: str) -> None:
     """A terminated instance gives up its Elastic IPs. Called under the lock."""
     for address in plane.state.addresses_of(instance_id):
-        _disassociate(plane, address, source="", renew=False)
+        disassociate(plane, address, source="", renew=False)
+
+
+def disassociate(plane: Plane, address: Address, *, source: str, renew: bool = True) -> None:
+    """Nobody has the Elastic IP from now on. Called under the lock."""
+    _follow(plane, {address.public_ip: None}, source=source)
+    plane.state.put(replace(address, association_id=None, instance_id=None, private_ip=None))
+    _lost(plane, address, source=source, renew=renew)
 
 
 def resume(plane: Plane) -> None:
@@ -176,13 +183,7 @@ def resume(plane: Plane) -> None:
             plane.background(give_own_address, plane, record.instance_id)
 
 
-def _disassociate(plane: Plane, address: Address, *, source: str, renew: bool = True) -> None:
-    _follow(plane, {address.public_ip: None}, source=source)
-    plane.state.put(replace(address, association_id=None, instance_id=None, private_ip=None))
-    _lost(plane, address, renew=renew)
-
-
-def _lost(plane: Plane, before: Address, *, renew: bool = True) -> None:
+def _lost(plane: Plane, before: Address, *, source: str, renew: bool = True) -> None:
     """What the old owner notices: its metadata, and after a while (delay `address`) a new address of its own.
 
     AWS, "Elastic IP addresses": an instance whose Elastic IP is disassociated gets a new public address within minutes
@@ -194,7 +195,7 @@ def _lost(plane: Plane, before: Address, *, renew: bool = True) -> None:
     record = plane.state.instances[before.instance_id]
     if not renew or not record.wants_public or before.private_ip != record.private_ip:
         return
-    delay_s = plane.delays.draw("address")
+    delay_s = _delay_s(plane, [before.public_ip], source=source)
     if delay_s > 0:
         plane.background(_give_later, plane, record.instance_id, delay_s)
     else:
@@ -208,15 +209,18 @@ def _give_later(plane: Plane, instance_id: str, delay_s: float) -> None:
 
 def _follow(plane: Plane, changes: Mapping[str, str | None], *, source: str) -> None:
     """Let the router follow: before the answer, or later when the timing says so or the answer would not arrive."""
-    delay_s = plane.delays.draw("address")
-    if source in changes:
-        delay_s = max(delay_s, ANSWER_S)
+    delay_s = _delay_s(plane, changes, source=source)
     wanted = {IPv4Address(public): IPv4Address(private) if private else None for public, private in changes.items()}
     number = plane.moves.decide()
     if delay_s > 0:
         plane.background(_make_later, plane, number, wanted, delay_s)
     else:
         _make(plane, number, wanted)
+
+
+def _delay_s(plane: Plane, publics: Iterable[str], *, source: str) -> float:
+    """How long after the decision these addresses move, seconds; `source` is where the call came from."""
+    return max(plane.delays.draw("address"), ANSWER_S if source in publics else 0.0)
 
 
 def _make_later(plane: Plane, number: int, changes: Changes, delay_s: float) -> None:

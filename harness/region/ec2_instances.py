@@ -32,13 +32,13 @@ def run_instances(plane: Plane, call: Call) -> bytes:
     with plane.state.lock:
         group_ids = ec2_filters.launch_groups(plane, call)
         living = [i for i in plane.state.instances.values() if not i.terminated]
-        wanted = call.get("PrivateIpAddress") or call.get("NetworkInterface.1.PrivateIpAddress")
+        wanted, others = ec2_interfaces.asked_at_launch(call)
         taken = {ip for i in living for ip in i.private_ips}
         address = addresses.choose_private(plane.topology.vpc_subnet, wanted, taken)
-        params = {k: v for k, v in call.params.items() if not k.endswith(".AssociatePublicIpAddress")}
-        if wanted is None:
-            inside = "NetworkInterface.1.DeviceIndex" in params
-            params["NetworkInterface.1.PrivateIpAddress" if inside else "PrivateIpAddress"] = str(address)
+        secondaries = ec2_interfaces.secondaries_at_launch(plane, call, others, taken={*taken, str(address)})
+        params = ec2_interfaces.without_addresses(call.params)
+        inside = "NetworkInterface.1.DeviceIndex" in params
+        params["NetworkInterface.1.PrivateIpAddress" if inside else "PrivateIpAddress"] = str(address)
         document = plane.books.call("RunInstances", params)
         item = next(document.items("instancesSet"))
         instance_id = item.findtext("instanceId") or ""
@@ -52,6 +52,7 @@ def run_instances(plane: Plane, call: Call) -> bytes:
             secret_access_key=secrets.token_urlsafe(30),
             user_data=_decoded(call.get("UserData")),
             transition="pending",
+            secondary_ips=tuple(secondaries),
             wants_public=_wants_public(plane, call, item.findtext("subnetId") or ""),
             group_ids=group_ids,
         )

@@ -15,7 +15,7 @@ from xml.etree.ElementTree import Element
 
 from harness.region import ec2_filters
 from harness.region.calls import BOOKS_ACCOUNT, AwsError, Call, answer, put, take_filters
-from harness.region.ec2_addresses import interface_owner
+from harness.region.ec2_addresses import disassociate, interface_owner
 from harness.region.ec2_routes import sync_routes
 from harness.region.plane import Action, Plane, refuse_dry_run
 from harness.region.semantics import addresses as semantics
@@ -109,8 +109,7 @@ def unassign_private_ip_addresses(plane: Plane, call: Call) -> bytes:
         owner = interface_owner(plane.state.instances.values(), call.require("NetworkInterfaceId"))
         semantics.decide_unassign(owner.interface_id, wanted, primary=owner.private_ip, secondaries=owner.secondary_ips)
         for address in [a for a in plane.state.addresses_of(owner.instance_id) if a.private_ip in wanted]:
-            plane.addresses.unmap(IPv4Address(address.public_ip))
-            plane.state.put(replace(address, association_id=None, instance_id=None, private_ip=None))
+            disassociate(plane, address, source=call.source)
         _take_from(plane, owner, set(wanted))
         _changed(plane, [owner])
     return answer(call, {"return": True})
@@ -198,6 +197,35 @@ def matches(item: Element, wanted: Mapping[str, set[str]], places: Mapping[str, 
         if not values & allowed:
             return False
     return True
+
+
+def asked_at_launch(call: Call) -> tuple[str | None, list[str]]:
+    """The primary private address that RunInstances asks for, if any, and the secondary ones that it lists."""
+    prefix, listed = "NetworkInterface.1.PrivateIpAddresses", []
+    primary = call.get("PrivateIpAddress") or call.get("NetworkInterface.1.PrivateIpAddress")
+    for name, value in call.params.items():
+        if name.startswith(f"{prefix}.") and name.endswith(".PrivateIpAddress"):
+            if call.flag(name.removesuffix("PrivateIpAddress") + "Primary"):
+                primary = value
+            else:
+                listed.append(value)
+    return primary, listed
+
+
+def secondaries_at_launch(plane: Plane, call: Call, listed: list[str], *, taken: set[str]) -> list[str]:
+    """The secondary addresses of a new interface: those listed, or as many free ones as asked for."""
+    subnet, count = plane.topology.vpc_subnet, call.get("NetworkInterface.1.SecondaryPrivateIpAddressCount")
+    if count is not None and count.isdigit():
+        return semantics.choose_secondaries("the interface", int(count), subnet=subnet, mine=("",), taken=taken)
+    for number, address in enumerate(listed):
+        semantics.choose_private(subnet, address, {*taken, *listed[:number]})
+    return listed
+
+
+def without_addresses(params: Mapping[str, str]) -> dict[str, str]:
+    """RunInstances for the books, which would invent addresses of their own."""
+    ours = ("PrivateIpAddresses.", "SecondaryPrivateIpAddressCount", "AssociatePublicIpAddress", "PrivateIpAddress")
+    return {k: v for k, v in params.items() if not k.removeprefix("NetworkInterface.1.").startswith(ours)}
 
 
 def sync_owners(plane: Plane) -> None:

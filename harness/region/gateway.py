@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, web
+from aiohttp.typedefs import Handler
 
 from harness.clock import now_ns
 from harness.command import wait_for
@@ -97,7 +98,13 @@ class Gateway:
         self._threads = ThreadPoolExecutor(THREADS, "call")
 
     def app(self) -> web.Application:
-        app = web.Application(client_max_size=16 << 20)
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            if serves(self._plane.topology, self._api, request.remote or ""):
+                return await handler(request)
+            return _hung_up(request)
+
+        app = web.Application(client_max_size=16 << 20, middlewares=[guard])
         app.router.add_get("/_region/health", self._health)
         app.router.add_get("/_region/state", self._state)
         app.router.add_route("*", "/{path:.*}", self._handle)
@@ -112,8 +119,6 @@ class Gateway:
         self._threads.shutdown(wait=False)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        if not serves(self._plane.topology, self._api, request.remote or ""):
-            return _hung_up(request)
         started = now_ns()
         call = parse(
             path=request.path_qs,

@@ -20,6 +20,8 @@ from harness.topology import Topology
 TABLE_FILE = "neighbours.json"
 """{private address: hardware address} in state_dir: what a guest that boots is given before its init runs."""
 
+NOBODY = "02:42:00:00:00:00"
+
 
 def spread(topology: Topology, owners: Mapping[IPv4Address, str], machines: Mapping[str, int]) -> None:
     """Write the table down, then into every machine's network namespace (name -> host pid).
@@ -44,12 +46,16 @@ def equip(topology: Topology, pid: int, *, interface: str) -> None:
 
 
 def batch(table: Mapping[str, str], *, gone: set[str], interface: str) -> str:
-    """Commands for `ip -batch`."""
-    lines = [f"neigh del {address} dev {interface}" for address in sorted(gone)]
-    lines += [
-        f"neigh replace {address} lladdr {mac} dev {interface} nud permanent" for address, mac in sorted(table.items())
-    ]
+    """Commands for `ip -batch`. One that is gone is put there first: `ip` ends at a deletion that finds nothing."""
+    lines = []
+    for address in sorted(gone):
+        lines += [_permanent(address, NOBODY, interface), f"neigh del {address} dev {interface}"]
+    lines += [_permanent(address, mac, interface) for address, mac in sorted(table.items())]
     return "\n".join(lines) + "\n"
+
+
+def _permanent(address: str, mac: str, interface: str) -> str:
+    return f"neigh replace {address} lladdr {mac} dev {interface} nud permanent"
 
 
 def _read(path: Path) -> dict[str, str]:
@@ -60,8 +66,7 @@ def _read(path: Path) -> dict[str, str]:
 
 
 def _enter(pid: int, commands: str) -> None:
-    """`-force`: an entry that is gone already is no reason to leave the others."""
-    run(["nsenter", "-t", str(pid), "-n", "ip", "-force", "-batch", "-"], timeout_s=5, input=commands, check=False)
+    run(["nsenter", "-t", str(pid), "-n", "ip", "-batch", "-"], timeout_s=5, input=commands)
 
 
 def _interface(topology: Topology, pid: int) -> str:

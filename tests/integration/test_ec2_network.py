@@ -179,6 +179,12 @@ def test_an_elastic_ip_replaces_the_own_address_and_another_one_comes_back(site:
     wait_for("an address of its own again", lambda: "PublicIpAddress" in described(site, third), timeout_s=5)
 
 
+def test_secondary_addresses_may_be_asked_for_at_launch(site: Site, two: Pair) -> None:
+    rows: Any = [{"PrivateIpAddress": "198.18.4.30", "Primary": True}, {"PrivateIpAddress": VIP, "Primary": False}]
+    assert addresses(site, launch_public(site, PrivateIpAddresses=rows)) == ["198.18.4.30", VIP]
+    assert len(addresses(site, launch_public(site, SecondaryPrivateIpAddressCount=2))) == 3
+
+
 def test_a_subnet_may_give_public_addresses(site: Site, two: Pair) -> None:
     subnet = described(site, two[0])["SubnetId"]
     assert "PublicIpAddress" not in described(site, two[0])

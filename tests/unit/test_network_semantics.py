@@ -163,6 +163,7 @@ def test_neighbours_are_permanent_and_those_that_are_gone_are_deleted() -> None:
     assert mac_of("198.18.4.11") == "02:42:c6:12:04:0b"
     commands = batch({"198.18.4.50": "02:42:c6:12:04:0b"}, gone={"198.18.4.60"}, interface="eth0")
     assert commands.splitlines() == [
+        "neigh replace 198.18.4.60 lladdr 02:42:00:00:00:00 dev eth0 nud permanent",
         "neigh del 198.18.4.60 dev eth0",
         "neigh replace 198.18.4.50 lladdr 02:42:c6:12:04:0b dev eth0 nud permanent",
     ]
