@@ -29,6 +29,9 @@ CONNECT_TIMEOUT_S = 3
 READ_TIMEOUT_S = 30
 POLL_S = 0.05
 INSTANCE_TYPE: Final = "m5.large"
+OPEN_GROUP = "pbx-chaos"
+"""Name of the security group of a cell's nodes: what reaches them is the business of scenarios, not of the cell."""
+
 DEVICE = "/dev/sdf"
 """Where the data volume is attached; the name a guest sees differs (Nitro), agents resolve by volume id."""
 
@@ -107,11 +110,16 @@ class Cloud:
         return self._make_ssm()
 
     def create_network(self, subnet: IPv4Network) -> str:
-        """A VPC with one subnet that fills it; returns the subnet's id."""
+        """A VPC with one subnet that fills it, and a group that lets everything pass; returns the subnet's id."""
         with _calling("CreateVpc"):
             vpc_id = self._ec2.create_vpc(CidrBlock=str(subnet))["Vpc"]["VpcId"]
         with _calling("CreateSubnet"):
             made = self._ec2.create_subnet(VpcId=vpc_id, CidrBlock=str(subnet), AvailabilityZone=ZONE)
+        with _calling("CreateSecurityGroup"):
+            group = self._ec2.create_security_group(GroupName=OPEN_GROUP, Description="everything", VpcId=vpc_id)
+        with _calling("AuthorizeSecurityGroupIngress"):
+            everything: Any = [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
+            self._ec2.authorize_security_group_ingress(GroupId=group["GroupId"], IpPermissions=everything)
         return made["Subnet"]["SubnetId"]
 
     def image_id(self, name: str) -> str:
@@ -133,9 +141,11 @@ class Cloud:
     ) -> dict[str, str]:
         """Launch one instance per name, with its private address, all at once; {name: instance id} when all run.
 
-        With `own_public_addresses` each gets a public address of its own, for as long as it has no Elastic IP.
+        Their security group is the one that lets everything pass, where the subnet's VPC has it (`create_network`),
+        else the VPC's default one. With `own_public_addresses` each gets a public address of its own, for as long as it
+        has no Elastic IP.
         """
-        image_id = self.image_id(image)
+        image_id, group_ids = self.image_id(image), self._open_group(subnet_id)
         ids: dict[str, str] = {}
         for name, private_ip in private_ips.items():
             with _calling("RunInstances"):
@@ -144,7 +154,7 @@ class Cloud:
                     InstanceType=INSTANCE_TYPE,
                     MinCount=1,
                     MaxCount=1,
-                    **_place(subnet_id, private_ip, own_public_address=own_public_addresses),
+                    **_place(subnet_id, private_ip, group_ids, own_public_address=own_public_addresses),
                     TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": name}]}],
                 )
             ids[name] = made["Instances"][0]["InstanceId"]
@@ -365,6 +375,15 @@ class Cloud:
             answer = self._ec2.describe_instances(InstanceIds=[instance_id])
         return cast("Mapping[str, Any]", answer["Reservations"][0]["Instances"][0])
 
+    def _open_group(self, subnet_id: str) -> list[str]:
+        """The id of the group that lets everything pass in this subnet's VPC, if it has one."""
+        with _calling("DescribeSubnets"):
+            vpc_id = self._ec2.describe_subnets(SubnetIds=[subnet_id])["Subnets"][0]["VpcId"]
+        filters: Any = [{"Name": "vpc-id", "Values": [vpc_id]}, {"Name": "group-name", "Values": [OPEN_GROUP]}]
+        with _calling("DescribeSecurityGroups"):
+            found = self._ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
+        return [group["GroupId"] for group in found]
+
     def _wait_volume(self, volume_id: str, what: str, good: Any, timeout_s: float) -> None:
         seen: tuple[VolumeAttachment | None, str] = (None, "nothing")
 
@@ -389,12 +408,13 @@ class Cloud:
         return cast("Mapping[str, Any]", found[0])
 
 
-def _place(subnet_id: str, private_ip: str, *, own_public_address: bool) -> dict[str, Any]:
+def _place(subnet_id: str, private_ip: str, group_ids: list[str], *, own_public_address: bool) -> dict[str, Any]:
     """Where an instance is to be, as parameters of RunInstances."""
     where = {"SubnetId": subnet_id, "PrivateIpAddress": private_ip}
     if not own_public_address:
-        return where
-    return {"NetworkInterfaces": [{"DeviceIndex": 0, "AssociatePublicIpAddress": True, **where}]}
+        return {**where, "SecurityGroupIds": group_ids} if group_ids else dict(where)
+    groups = {"Groups": group_ids} if group_ids else {}
+    return {"NetworkInterfaces": [{"DeviceIndex": 0, "AssociatePublicIpAddress": True, **where, **groups}]}
 
 
 @contextmanager

@@ -173,6 +173,22 @@ class FakeAddresses:
 
 
 @dataclass(kw_only=True)
+class FakeFilters:
+    """`guests` are the rules of each instance, `loads` how often they were handed over; `acl` the router's chains."""
+
+    guests: dict[str, str] = field(default_factory=dict)
+    loads: int = 0
+    acl: str = ""
+
+    def guard(self, wanted: Mapping[str, str], guests: Mapping[str, int]) -> None:
+        self.guests = dict(wanted)
+        self.loads += 1
+
+    def bound(self, rules: str) -> None:
+        self.acl = rules
+
+
+@dataclass(kw_only=True)
 class FakeJournal:
     rows: list[dict[str, Any]] = field(default_factory=list)
 

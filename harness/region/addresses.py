@@ -129,7 +129,10 @@ class Addresses:
 
 
 def ruleset(topology: Topology, *, vpc_interface: str, internet_interface: str) -> str:
-    """The router's whole filter, for `nft -f`. Replaces the table when it is there already."""
+    """The router's whole filter, for `nft -f`. Replaces the table when it is there already.
+
+    `acl_in` and `acl_out` are the network ACL of the subnet (semantics/network_acls.py), empty where all may pass.
+    """
     elastic, vpc, internet = topology.elastic_range, topology.vpc_subnet, topology.internet_subnet
     return f"""
 table ip {TABLE} {{ }}
@@ -151,6 +154,7 @@ table ip {TABLE} {{
     ip daddr != {elastic} drop
     ip daddr set ip daddr map @to_private
     ip daddr {elastic} drop
+    jump acl_in
     accept
   }}
   chain from_vpc {{
@@ -158,16 +162,23 @@ table ip {TABLE} {{
     ip saddr @owned ip saddr . ether saddr != @owners drop
     ip daddr @overlays accept
     ip daddr != {{ {elastic}, {internet} }} drop
+    jump acl_out
     ip saddr set ip saddr map @to_public
     ip saddr {vpc} drop
     ip daddr set ip daddr map @to_private
     ip daddr {elastic} drop
+    ip daddr {vpc} jump acl_in
     accept
   }}
+  chain acl_in {{ }}
+  chain acl_out {{ }}
   chain input {{ type filter hook input priority filter; policy drop; }}
   chain output {{
     type filter hook output priority filter; policy drop;
-    meta mark {ICMP_MARK:#x} accept
+    meta mark != {ICMP_MARK:#x} drop
+    oifname "{vpc_interface}" jump acl_in
+    oifname "{internet_interface}" jump acl_out
+    accept
   }}
 }}
 """

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 
+from harness.region import ec2_filters
 from harness.region.calls import AwsError, Call, answer
 from harness.region.ec2_interfaces import set_source_dest_check
 from harness.region.plane import Action, Plane, refuse_dry_run
@@ -28,7 +29,9 @@ def modify_instance_attribute(plane: Plane, call: Call) -> bytes:
     attribute, value = _wanted(call)
     with plane.state.lock:
         record = plane.instance(call.require("InstanceId"))
-        if attribute in PROTECTIONS:
+        if attribute in ("groupId", "groupSet"):
+            ec2_filters.set_groups(plane, record, call.numbered("GroupId"))
+        elif attribute in PROTECTIONS:
             plane.state.put(_protected(record, attribute, value))
         elif attribute == "sourceDestCheck":
             set_source_dest_check(plane, record, value)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-from harness.region import capacity, ec2_addresses, ec2_interfaces, launch_volumes
+from harness.region import capacity, ec2_addresses, ec2_filters, ec2_interfaces, launch_volumes
 from harness.region.calls import BOOKS_ACCOUNT, AwsError, Call, answer, put, take_filters
 from harness.region.ec2_routes import sync_routes
 from harness.region.ec2_volumes import connect_volumes, overlay_attachments
@@ -95,6 +95,7 @@ def describe_instances(plane: Plane, call: Call) -> bytes:
         for instance_id in call.numbered("InstanceId"):
             instances.check_instance_id(instance_id, records)
         document = plane.books.call("DescribeInstances", params)
+        names = ec2_filters.group_names(plane)
     keep: dict[str, bool] = {}
     for item in document.items("reservationSet", "instancesSet"):
         instance_id = item.findtext("instanceId") or ""
@@ -103,7 +104,7 @@ def describe_instances(plane: Plane, call: Call) -> bytes:
             continue
         state = plane.state_of(records[instance_id])
         show(item, records[instance_id], state)
-        ec2_interfaces.show_network(item, records[instance_id], tables)
+        ec2_interfaces.show_network(item, records[instance_id], tables, names)
         keep[instance_id] = state_matches(state, wanted) and ec2_interfaces.matches(
             item, of_network, ec2_interfaces.INSTANCE_FILTERS
         )
@@ -248,6 +249,7 @@ def gone(plane: Plane, instance_id: str, why: StateReason) -> None:
         plane.state.put(gone.because(why, record.transition_reason))
     ec2_addresses.release_own_address(plane, instance_id)
     ec2_interfaces.sync_owners(plane)
+    ec2_filters.sync(plane)
     sync_routes(plane)
 
 

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address
 from typing import Any
 from xml.etree.ElementTree import Element
 
+from harness.region import ec2_filters
 from harness.region.calls import BOOKS_ACCOUNT, AwsError, Call, answer, put, take_filters
 from harness.region.ec2_addresses import disassociate, interface_owner
 from harness.region.ec2_routes import sync_routes
@@ -29,6 +30,8 @@ FILTERS: Mapping[str, tuple[str, ...]] = {
     "association.public-ip": ("association/publicIp", "privateIpAddressesSet/item/association/publicIp"),
     "attachment.instance-id": ("attachment/instanceId",),
     "attachment.status": ("attachment/status",),
+    "group-id": ("groupSet/item/groupId",),
+    "group-name": ("groupSet/item/groupName",),
     "mac-address": ("macAddress",),
     "private-ip-address": ("privateIpAddress",),
     "source-dest-check": ("sourceDestCheck",),
@@ -48,6 +51,10 @@ INSTANCE_FILTERS: Mapping[str, tuple[str, ...]] = {
         f"{_NIC}/privateIpAddressesSet/item/association/associationId",
     ),
     "network-interface.network-interface-id": (f"{_NIC}/networkInterfaceId",),
+    "instance.group-id": ("groupSet/item/groupId",),
+    "instance.group-name": ("groupSet/item/groupName",),
+    "network-interface.group-id": (f"{_NIC}/groupSet/item/groupId",),
+    "network-interface.group-name": (f"{_NIC}/groupSet/item/groupName",),
     "network-interface.source-dest-check": (f"{_NIC}/sourceDestCheck",),
     "source-dest-check": ("sourceDestCheck",),
 }
@@ -113,6 +120,7 @@ def describe_network_interfaces(plane: Plane, call: Call) -> bytes:
     with plane.state.lock:
         document = plane.books.call("DescribeNetworkInterfaces", params)
         tables = plane.seen()
+        names = ec2_filters.group_names(plane)
     owners = {record.interface_id: record for record in tables.instances.values()}
     keep: dict[str, bool] = {}
     for item in document.items("networkInterfaceSet"):
@@ -120,6 +128,7 @@ def describe_network_interfaces(plane: Plane, call: Call) -> bytes:
         owner = owners.get(interface_id)
         if owner is not None:
             _show_interface(item, owner, tables)
+            ec2_filters.show_groups(item, owner, names)
             put(item, "status", "in-use")
             _show_attachment(item, owner)
         gone = owner is not None and owner.terminated
@@ -129,8 +138,14 @@ def describe_network_interfaces(plane: Plane, call: Call) -> bytes:
 
 
 def modify_network_interface_attribute(plane: Plane, call: Call) -> bytes:
-    """ModifyNetworkInterfaceAttribute: SourceDestCheck has an effect here, the rest is recorded by the books."""
+    """ModifyNetworkInterfaceAttribute: SourceDestCheck and the groups have an effect here, the rest is recorded by the
+    books."""
     refuse_dry_run(call)
+    if groups := call.numbered("SecurityGroupId"):
+        with plane.state.lock:
+            owner = interface_owner(plane.state.instances.values(), call.require("NetworkInterfaceId"))
+            ec2_filters.set_groups(plane, owner, groups)
+        return answer(call, {"return": True})
     check = call.get("SourceDestCheck.Value")
     if check is not None:
         with plane.state.lock:
@@ -139,18 +154,21 @@ def modify_network_interface_attribute(plane: Plane, call: Call) -> bytes:
     return plane.books.call(call.action, call.params).body(call)
 
 
-def show_network(item: Element, record: Instance, tables: Tables) -> None:
-    """The network part of one instance in an answer: public address, interface, private addresses."""
+def show_network(item: Element, record: Instance, tables: Tables, groups: Mapping[str, str]) -> None:
+    """The network part of one instance in an answer: public address, interface, private addresses, security groups
+    (whose names are `groups`)."""
     if record.terminated:
-        for name in ("ipAddress", "privateIpAddress", "networkInterfaceSet"):
+        for name in ("ipAddress", "privateIpAddress", "networkInterfaceSet", "groupSet"):
             put(item, name, None)
         return
     put(item, "ipAddress", tables.public_at(record, record.private_ip))
     put(item, "privateIpAddress", record.private_ip)
     put(item, "sourceDestCheck", record.source_dest_check)
+    ec2_filters.show_groups(item, record, groups)
     for nic in item.findall("networkInterfaceSet/item"):
         if nic.findtext("networkInterfaceId") == record.interface_id:
             _show_interface(nic, record, tables)
+            ec2_filters.show_groups(nic, record, groups)
             put(nic, "status", "in-use")
 
 
@@ -237,6 +255,7 @@ def _follow_later(plane: Plane, names: list[str], delay_s: float) -> None:
 
 def _follow(plane: Plane, names: list[str]) -> None:
     sync_owners(plane)
+    ec2_filters.sync(plane)
     for name in names:
         plane.refresh_metadata(name)
 

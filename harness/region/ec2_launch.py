@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from harness.region import capacity, ec2_addresses, ec2_interfaces, launch_volumes
+from harness.region import capacity, ec2_addresses, ec2_filters, ec2_interfaces, launch_volumes
 from harness.region.calls import AwsError, Call, Document, put
 from harness.region.credentials import new_access_key_id
 from harness.region.ec2_instances import LAUNCH_TIME, gone, show, still, transition_done
@@ -39,6 +39,7 @@ def run_instances(plane: Plane, call: Call) -> bytes:
     devices = launch_volumes.block_devices(call.params)
     user_data, profile = _decoded(call.get("UserData")), _profile(call)
     with plane.state.lock:
+        group_ids = ec2_filters.launch_groups(plane, call)
         living = [i for i in plane.state.instances.values() if not i.terminated]
         wanted, listed = ec2_interfaces.asked_at_launch(call)
         minimum, maximum = call.require("MinCount"), call.require("MaxCount")
@@ -58,15 +59,21 @@ def run_instances(plane: Plane, call: Call) -> bytes:
                 documents.append(plane.books.call("RunInstances", _books_params(call.params, address)))
                 item = _launched(documents[-1])
                 record = _record(call, item, image=image, address=address, user_data=user_data, profile=profile)
-                record = replace(record, secondary_ips=tuple(secondary), wants_public=_wants_public(plane, call, item))
+                record = replace(
+                    record,
+                    secondary_ips=tuple(secondary),
+                    wants_public=_wants_public(plane, call, item),
+                    group_ids=group_ids,
+                )
                 plane.state.put(record)
                 launch_volumes.create(plane, call, record.instance_id, devices)
                 show(item, record, "pending")
-                ec2_interfaces.show_network(item, record, plane.state.now())
+                ec2_interfaces.show_network(item, record, plane.state.now(), ec2_filters.group_names(plane))
                 put(item, "amiLaunchIndex", index)
         except Exception:
             _undo(plane, documents)
             raise
+        ec2_filters.sync(plane)
     for document in documents:
         plane.background(finish_launch, plane, _launched(document).findtext("instanceId"))
     first = documents[0]

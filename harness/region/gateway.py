@@ -35,9 +35,11 @@ from harness.errors import UsageError
 from harness.region import (
     control,
     ec2_addresses,
+    ec2_filters,
     ec2_instances,
     ec2_interfaces,
     ec2_launch,
+    ec2_network_acls,
     ec2_routes,
     ec2_volume_changes,
     ec2_volumes,
@@ -53,6 +55,7 @@ from harness.region.calls import AwsError, Call, CallLog, error_code, parse
 from harness.region.credentials import HarnessKey
 from harness.region.instances import Instances
 from harness.region.journal import Journal
+from harness.region.packet_filter import PacketFilter
 from harness.region.plane import LOG, Plane, refuse_dry_run
 from harness.region.protocols import (
     MAX_BODY_BYTES,
@@ -330,6 +333,7 @@ def build(topology: Topology, *, books: Books, shut_down_timeout_s: float, delay
         volumes=volumes,
         instances=Instances(topology=topology, journal=journal, volumes=volumes, docker_client=docker_client()),
         addresses=Addresses(topology=topology, journal=journal),
+        filters=PacketFilter(topology=topology, journal=journal),
         shut_down_timeout_s=shut_down_timeout_s,
         delays=delays,
     )
@@ -337,6 +341,8 @@ def build(topology: Topology, *, books: Books, shut_down_timeout_s: float, delay
     ec2_addresses.resume(plane)
     ec2_interfaces.resume(plane)
     ec2_routes.resume(plane)
+    ec2_filters.resume(plane)
+    ec2_network_acls.resume(plane)
     ec2_launch.resume(plane)
     ec2_instances.resume(plane)
     recovery.resume(plane)

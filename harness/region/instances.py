@@ -23,7 +23,7 @@ from docker.errors import APIError, DockerException, NotFound
 from harness.clock import now_ns
 from harness.command import TimedOut, run, wait_for
 from harness.errors import InfrastructureError
-from harness.region import background, machine_power, metadata, neighbours
+from harness.region import background, machine_power, metadata, neighbours, packet_filter
 from harness.region.journal import Journal
 from harness.region.volumes import Volumes
 from harness.topology import CELL_LABEL, REGION_NAME, ROLE_LABEL, ZONE, Topology, mac_of
@@ -239,6 +239,7 @@ class Instances:
         pid = self.pid(instance_id)
         if pid is None:
             raise InfrastructureError(f"the init of instance {instance_id} ended at once: `docker logs {container}`")
+        packet_filter.equip(self._topology, instance_id, pid)
         root = Path("/proc") / str(pid) / "root"
         (root / "etc/resolv.conf").write_text(NO_DNS)
         interface = _interface_of(pid)

@@ -27,6 +27,7 @@ from harness.region.guest import ContainerGuests, Guests
 from harness.region.idempotency import Tokens
 from harness.region.instances import Instances
 from harness.region.journal import Journal
+from harness.region.packet_filter import PacketFilter
 from harness.region.semantics.addresses import Moves
 from harness.region.semantics.instances import (
     TERMINATED_VISIBLE_S,
@@ -58,7 +59,10 @@ Shown = Callable[["Plane"], Any]
 
 @dataclass(kw_only=True)
 class Plane:
-    """The region behind the gateway. `shut_down_timeout_s` bounds the orderly shutdown of a guest (AWS: minutes)."""
+    """The region behind the gateway. `shut_down_timeout_s` bounds the orderly shutdown of a guest (AWS: minutes).
+
+    Without `filters` nothing is filtered.
+    """
 
     topology: Topology
     state: State
@@ -67,6 +71,7 @@ class Plane:
     instances: Instances
     volumes: Volumes
     addresses: Addresses
+    filters: PacketFilter | None = None
     shut_down_timeout_s: float = 10.0
     delays: Delays = field(default_factory=Delays)
     wall_s: Callable[[], float] = time.time

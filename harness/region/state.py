@@ -16,6 +16,7 @@ from typing import Any
 
 from harness.region.files import write_json
 from harness.region.semantics.instances import StateReason, Transition
+from harness.region.semantics.network_acls import Entry
 from harness.region.semantics.volume_changes import Modification, Shape
 from harness.region.semantics.volumes import Attachment
 
@@ -69,12 +70,14 @@ class Instance:
         return replace(self, reason_code=code, reason=message, transition_reason=transition_reason)
 
     secondary_ips: tuple[str, ...] = ()
+    group_ids: tuple[str, ...] = ()
     wants_public: bool = False
     own_public: str | None = None
     source_dest_check: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "secondary_ips", tuple(self.secondary_ips))  # JSON knows lists only
+        object.__setattr__(self, "group_ids", tuple(self.group_ids))
 
     @property
     def private_ips(self) -> tuple[str, ...]:
@@ -157,7 +160,8 @@ class Tables:
 
 
 class State:
-    """The three tables. Hold `lock` over every read that leads to a change; each change is on disk when it returns."""
+    """The three tables, and the entries of network ACLs. Hold `lock` over every read that leads to a change; each
+    change is on disk when it returns."""
 
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.lock = RLock()
@@ -167,6 +171,7 @@ class State:
         self.instances: dict[str, Instance] = {}
         self.volumes: dict[str, Volume] = {}
         self.addresses: dict[str, Address] = {}
+        self.acls: dict[str, tuple[Entry, ...]] = {}
         if self._path.exists():
             self._load()
 
@@ -197,6 +202,15 @@ class State:
                 self.volumes.pop(record.volume_id, None)
             else:
                 self.addresses.pop(record.allocation_id, None)
+            self._save()
+
+    def put_acl(self, acl_id: str, entries: tuple[Entry, ...] | None) -> None:
+        """The entries of a network ACL; None forgets a deleted one."""
+        with self.lock:
+            if entries is None:
+                self.acls.pop(acl_id, None)
+            else:
+                self.acls[acl_id] = entries
             self._save()
 
     def instance_with_key(self, access_key_id: str) -> Instance | None:
@@ -232,6 +246,7 @@ class State:
             "instances": [asdict(record) for record in self.instances.values()],
             "volumes": [asdict(record) for record in self.volumes.values()],
             "addresses": [asdict(record) for record in self.addresses.values()],
+            "acls": {acl_id: [asdict(entry) for entry in entries] for acl_id, entries in self.acls.items()},
         }
         write_json(self._path, data)
 
@@ -240,6 +255,8 @@ class State:
         self.instances = {row["instance_id"]: Instance(**row) for row in data["instances"]}
         self.addresses = {row["allocation_id"]: Address(**row) for row in data["addresses"]}
         self.volumes = {row["volume_id"]: _volume(row) for row in data["volumes"]}
+        acls = data.get("acls", {})
+        self.acls = {acl_id: tuple(Entry(**row) for row in rows) for acl_id, rows in acls.items()}
 
 
 def _volume(row: dict[str, Any]) -> Volume:

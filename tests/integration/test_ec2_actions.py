@@ -33,7 +33,7 @@ from harness.region.plane import Plane
 from harness.region.state import State
 from harness.topology import ZONE, Topology
 from tests.integration.data_plane import localstack_image
-from tests.planes import FakeAddresses, FakeInstances, FakeJournal, FakeVolumes
+from tests.planes import FakeAddresses, FakeFilters, FakeInstances, FakeJournal, FakeVolumes
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -53,6 +53,7 @@ class Site:
     journal: FakeJournal
     plane: Plane
     url: str
+    filters: FakeFilters = field(default_factory=FakeFilters)
     _clients: dict[str, EC2Client] = field(default_factory=dict)
     _cloud: Cloud | None = None
 
@@ -86,6 +87,7 @@ class Site:
             instances=cast(Any, self.instances),
             volumes=cast(Any, self.volumes),
             addresses=cast(Any, self.addresses),
+            filters=cast(Any, self.filters),
         )
 
 
