@@ -126,8 +126,10 @@ class Site:
         self.ec2().attach_volume(VolumeId=volume_id, InstanceId=instance_id, Device=device)
         self.until(
             f"{volume_id} attached to {instance_id}",
-            lambda: (instance_id, "attached")
-            in [(place["InstanceId"], place["State"]) for place in self.volume(volume_id)["Attachments"]],
+            lambda: (
+                (instance_id, "attached")
+                in [(place["InstanceId"], place["State"]) for place in self.volume(volume_id)["Attachments"]]
+            ),
         )
 
     def detach(self, volume_id: str) -> None:
@@ -178,14 +180,13 @@ def named(resource: str, name: str) -> list[dict[str, Any]]:
     return [{"ResourceType": resource, "Tags": [{"Key": "Name", "Value": name}]}]
 
 
-def refused(call: Callable[..., object], **params: object) -> ClientError:
+def refused(call: Callable[..., object], /, **params: object) -> ClientError:
     """The error that this call gives."""
     with pytest.raises(ClientError) as caught:
         call(**params)
     return caught.value
 
 
-def error_of(call: Callable[..., object], **params: object) -> str:
+def error_of(call: Callable[..., object], /, **params: object) -> str:
     """The code of the error that this call gives."""
     return str(refused(call, **params).response["Error"]["Code"])
-

@@ -185,7 +185,6 @@ def test_a_stop_of_a_terminated_one_is_refused(site: Site, two: tuple[str, str])
     assert error_of(site.ec2().stop_instances, InstanceIds=[two[0]]) == "IncorrectInstanceState"
 
 
-@MACHINES
 @promise(
     "StopInstances",
     "an instance with stop protection is refused: OperationNotPermitted",
@@ -205,7 +204,6 @@ def test_ids_are_checked_before_anything_is_touched(site: Site, two: tuple[str, 
     assert site.state(two[0]) == "running"
 
 
-@MACHINES
 @promise(
     "StopInstances",
     "the reason of a stop by API is Client.UserInitiatedShutdown",
@@ -290,7 +288,6 @@ def test_a_second_termination_changes_nothing(site: Site, two: tuple[str, str]) 
     assert answer["CurrentState"]["Name"] == "terminated"
 
 
-@MACHINES
 @promise(
     "TerminateInstances",
     "an instance with termination protection is refused: OperationNotPermitted",
@@ -315,7 +312,6 @@ def test_a_volume_outlives_its_instance(site: Site, two: tuple[str, str]) -> Non
     site.attach(volume_id, two[1])
 
 
-@MACHINES
 @promise(
     "TerminateInstances",
     "a volume whose DeleteOnTermination is true goes with its instance",
@@ -344,6 +340,7 @@ def test_an_elastic_ip_outlives_its_instance(site: Site, two: tuple[str, str]) -
     site.associate(allocation_id, two[1])
 
 
+@MACHINES
 @promise(
     "TerminateInstances",
     "a replacement can have the private address of the terminated instance",
