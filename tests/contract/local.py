@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -63,6 +64,23 @@ class LocalSite(Site):
     def calls(self) -> list[dict[str, Any]]:
         text = (self.topology.state_dir / "cloud-calls.jsonl").read_text()
         return [json.loads(line) for line in text.splitlines()]
+
+    def api_fault(self, kind: str, *, actions: list[str], count: int) -> None:
+        """The gateway answers the next `count` of these calls, the harness's too, with such a fault."""
+        self._control({"api_faults": [{"kind": kind, "actions": actions, "callers": ["harness"], "count": count}]})
+
+    def no_capacity(self, switched_on: bool) -> None:
+        """There is no room for any machine to be started, or there is again."""
+        self._control({"capacity": {"none_for": ["*"] if switched_on else []}})
+
+    def _control(self, wanted: dict[str, Any]) -> None:
+        request = urllib.request.Request(
+            f"{self.url}/_region/control",
+            json.dumps(wanted).encode(),
+            {"Content-Type": "application/json", "X-Region-Key": KEY},
+        )
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            assert answer.status == 200
 
     def new_plane(self) -> Plane:
         """A plane as a gateway has it that starts over what is there."""
