@@ -64,7 +64,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     target = session.config.getoption("--fidelity")
     if target is not None:
-        promised = {item.originalname for item in session.items if isinstance(item, pytest.Function) and _row(item)}
+        promised = {item.nodeid.partition("[")[0] for item in session.items if _is_row(item)}
         target.write_text(json.dumps(results(verdicts, promised), indent=1) + "\n", encoding="utf-8")
 
 
@@ -103,10 +103,11 @@ def results(verdicts: Mapping[str, Mapping[str, str]], promised: set[str]) -> di
     order = ("failed", "xfailed", "skipped", "passed")
     found: dict[str, dict[str, str]] = {}
     for nodeid, by_backend in verdicts.items():
-        path, _, test = nodeid.partition("::")
-        if test.partition("[")[0] not in promised:
+        whole = nodeid.partition("[")[0]
+        if whole not in promised:
             continue
-        row = f"{Path(path).stem.removeprefix('test_')}.{test.partition('[')[0].removeprefix('test_')}"
+        path, _, test = whole.partition("::")
+        row = f"{Path(path).stem.removeprefix('test_')}.{test.removeprefix('test_')}"
         for backend, verdict in by_backend.items():
             known = found.setdefault(row, {}).get(backend, verdict)
             found[row][backend] = min(known, verdict, key=order.index)
@@ -122,7 +123,7 @@ def _backend(item: pytest.Item) -> str | None:
     return None if spec is None or PACKAGE not in item.nodeid else spec.params.get("backend")
 
 
-def _row(item: pytest.Item) -> bool:
+def _is_row(item: pytest.Item) -> bool:
     return promise_of(getattr(item, "function", None)) is not None
 
 
