@@ -42,7 +42,7 @@ demo: setup
 
 test: setup check
 	@$(PY) -m harness.images --localstack
-	@$(PY) -m pytest tests/integration scenarios tests/ground_truth -m 'not soak' -q -x --durations=10
+	@$(PY) -m pytest tests/contract tests/integration scenarios tests/ground_truth -m 'not soak' -q -x --durations=10
 
 soak: setup
 	@$(PY) -m pytest tests/integration scenarios -m soak -q --timeout 3600

@@ -1,3 +1,3 @@
 """Plugins only."""
 
-pytest_plugins = ["fixtures.plugin"]
+pytest_plugins = ["fixtures.plugin", "tests.contract.plugin"]

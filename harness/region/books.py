@@ -29,22 +29,20 @@ from harness.topology import REGION_NAME, Topology
 
 API_VERSION = "2016-11-15"
 TIMEOUT_S = 20.0
-AUTHORIZATION = (
-    f"AWS4-HMAC-SHA256 Credential={BOOKS_ACCOUNT}/20250101/{REGION_NAME}/ec2/aws4_request, "
-    f"SignedHeaders=host, Signature=0"
-)
-"""Which service and region is meant; the books check no signature."""
-
 Kind = Literal["moto", "localstack"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Books:
-    """EC2 calls of the gateway to the books; safe to use from several threads."""
+    """EC2 calls of the gateway to the books; safe to use from several threads.
+
+    `account` is whose records are meant: LocalStack keeps those of several apart, moto does not ask.
+    """
 
     host: str
     port: int
     kind: Kind = "moto"
+    account: str = BOOKS_ACCOUNT
 
     @classmethod
     def read(cls, path: Path) -> Books | None:
@@ -67,7 +65,7 @@ class Books:
         form = urlencode({"Action": action, "Version": API_VERSION, **params})
         headers = {
             "Content-Type": "application/x-www-form-urlencoded; charset=utf-8",
-            "Authorization": AUTHORIZATION,
+            "Authorization": self._authorization,
             "Host": f"ec2.{REGION_NAME}.amazonaws.com",
         }
         connection = http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT_S)
@@ -80,8 +78,23 @@ class Books:
         finally:
             connection.close()
 
+    @property
+    def _authorization(self) -> str:
+        """Whose records, of which service and region; the books check no signature."""
+        credential = f"{self.account}/20250101/{REGION_NAME}/ec2/aws4_request"
+        return f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders=host, Signature=0"
+
     def call(self, action: str, params: Mapping[str, str]) -> Document:
-        """The answer of a successful call; the books' own error as `AwsError` otherwise."""
+        """The answer of a successful call, whole unless it asks for a page; their own error as `AwsError` else."""
+        document = self._page(action, params)
+        if "MaxResults" in params:
+            return document
+        while token := document.root.findtext("nextToken"):  # they page without being asked to, EC2 does not
+            further = self._page(action, {**params, "NextToken": token})
+            document.append(further)
+        return document
+
+    def _page(self, action: str, params: Mapping[str, str]) -> Document:
         status, body = self.post(action, params)
         if status != 200:
             raise _error_of(status, body)

@@ -253,6 +253,16 @@ class Document:
         path = "/".join(f"{name}/item" for name in names)
         yield from self.root.findall(path)
 
+    def append(self, further: Document) -> None:
+        """The items of the next page of the same answer, and its token."""
+        for child in further.root:
+            mine = self.root.find(child.tag)
+            if mine is None:
+                self.root.append(child)
+            elif child.find("item") is not None:
+                mine.extend(child.findall("item"))
+        put(self.root, "nextToken", further.root.findtext("nextToken"))
+
     def keep(self, path: str, wanted: Mapping[str, bool], key: str) -> None:
         """Drop the `<item>`s below `path` whose text at `key` maps to False in `wanted`."""
         for parent in self.root.findall(path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from harness.region import pages
 from harness.region.calls import Call, put, take_filters
 from harness.region.ec2_instances import STATE_FILTERS, show_state, state_matches
 from harness.region.plane import Action, Plane
@@ -27,7 +28,7 @@ def describe_instance_status(plane: Plane, call: Call) -> bytes:
         records = plane.visible(plane.seen().instances)
     for instance_id in call.numbered("InstanceId"):
         check_instance_id(instance_id, records)
-    document = plane.books.call("DescribeInstanceStatus", {**params, "IncludeAllInstances": "true"})
+    document = plane.books.call("DescribeInstanceStatus", {**pages.unpaged(params), "IncludeAllInstances": "true"})
     keep: dict[str, bool] = {}
     for item in document.items("instanceStatusSet"):
         record = records.get(item.findtext("instanceId") or "")
@@ -43,6 +44,7 @@ def describe_instance_status(plane: Plane, call: Call) -> bytes:
         checked = all(item.findtext(CHECK_FILTERS[n]) in wanted[n] for n in CHECK_FILTERS if n in wanted)
         keep[record.instance_id] = shown and checked and state_matches(state, wanted)
     document.keep("instanceStatusSet", keep, "instanceId")
+    pages.cut(document, "instanceStatusSet", call)
     return document.body(call)
 
 

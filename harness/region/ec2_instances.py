@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-from harness.region import capacity, ec2_addresses, ec2_filters, ec2_interfaces, launch_volumes
+from harness.region import capacity, ec2_addresses, ec2_filters, ec2_interfaces, launch_volumes, pages
 from harness.region.calls import BOOKS_ACCOUNT, AwsError, Call, answer, put, take_filters
 from harness.region.ec2_routes import sync_routes
 from harness.region.ec2_volumes import connect_volumes, overlay_attachments
@@ -94,7 +94,7 @@ def describe_instances(plane: Plane, call: Call) -> bytes:
         records = plane.visible(tables.instances)  # what is too new to be seen is not there yet
         for instance_id in call.numbered("InstanceId"):
             instances.check_instance_id(instance_id, records)
-        document = plane.books.call("DescribeInstances", params)
+        document = plane.books.call("DescribeInstances", pages.unpaged(params))
         names = ec2_filters.group_names(plane)
     keep: dict[str, bool] = {}
     for item in document.items("reservationSet", "instancesSet"):
@@ -114,6 +114,7 @@ def describe_instances(plane: Plane, call: Call) -> bytes:
         for reservation in reservations.findall("item"):
             if reservation.find("instancesSet/item") is None:
                 reservations.remove(reservation)
+    pages.cut(document, "reservationSet", call)
     return document.body(call)
 
 

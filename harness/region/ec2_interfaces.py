@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from harness.region import ec2_filters
+from harness.region import ec2_filters, pages
 from harness.region.calls import BOOKS_ACCOUNT, AwsError, Call, answer, put, take_filters
 from harness.region.ec2_addresses import disassociate, interface_owner
 from harness.region.ec2_routes import sync_routes
@@ -118,7 +118,7 @@ def describe_network_interfaces(plane: Plane, call: Call) -> bytes:
     """DescribeNetworkInterfaces of the books, with addresses and associations as they are."""
     params, wanted = take_filters(call.params, tuple(FILTERS))
     with plane.state.lock:
-        document = plane.books.call("DescribeNetworkInterfaces", params)
+        document = plane.books.call("DescribeNetworkInterfaces", pages.unpaged(params))
         tables = plane.seen()
         names = ec2_filters.group_names(plane)
     owners = {record.interface_id: record for record in tables.instances.values()}
@@ -134,6 +134,7 @@ def describe_network_interfaces(plane: Plane, call: Call) -> bytes:
         gone = owner is not None and owner.terminated
         keep[interface_id] = not gone and matches(item, wanted, FILTERS)
     document.keep("networkInterfaceSet", keep, "networkInterfaceId")
+    pages.cut(document, "networkInterfaceSet", call)
     return document.body(call)
 
 

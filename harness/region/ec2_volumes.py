@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from harness.region import volume_agreement
+from harness.region import pages, volume_agreement
 from harness.region.calls import AwsError, Call, answer, put, take_filters
 from harness.region.plane import RETRY_S, Action, Plane, refuse_dry_run
 from harness.region.semantics import volumes as semantics
@@ -139,7 +139,7 @@ def describe_volumes(plane: Plane, call: Call) -> bytes:
         semantics.check_volume_id(volume_id, [volume_id])  # whether there is one, the books know
     params, wanted = take_filters(call.params, tuple(FILTERS))
     with plane.state.lock:
-        document = plane.books.call("DescribeVolumes", params)
+        document = plane.books.call("DescribeVolumes", pages.unpaged(params))
         now, seen = plane.state.volumes, plane.seen().volumes
         young = {volume_id: replace(volume, creating=True) for volume_id, volume in now.items()}
         volumes = {**young, **seen}  # what is too new to be seen is still being created
@@ -150,6 +150,7 @@ def describe_volumes(plane: Plane, call: Call) -> bytes:
             _show(item, volumes[volume_id])
         keep[volume_id] = all(_matches(item, FILTERS[name], values) for name, values in wanted.items())
     document.keep("volumeSet", keep, "volumeId")
+    pages.cut(document, "volumeSet", call)
     return document.body(call)
 
 

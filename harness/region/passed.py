@@ -16,6 +16,7 @@ RECORDS = frozenset(
     {
         "CreateTags", "DeleteTags",
         "CreateVpc", "DeleteVpc", "ModifyVpcAttribute", "CreateSubnet", "DeleteSubnet", "ModifySubnetAttribute",
+        "CreateRouteTable",
         "RegisterImage", "DeregisterImage", "CreateKeyPair", "ImportKeyPair", "DeleteKeyPair",
     }
 )  # fmt: skip

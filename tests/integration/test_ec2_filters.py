@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.region import ec2_filters, ec2_network_acls
-from tests.integration.test_ec2_actions import Site, books, described, error_of, site, two
+from tests.integration.ec2_site import Site, books, described, error_of, site, two
 
 __all__ = ["books", "site", "two"]
 

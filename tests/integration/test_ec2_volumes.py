@@ -17,7 +17,7 @@ from harness.region.plane import Plane
 from harness.region.semantics.volume_changes import DAY_S, MOST_PER_DAY
 from harness.region.state import Volume
 from harness.topology import ZONE
-from tests.integration.test_ec2_actions import (  # noqa: F401  fixtures among them
+from tests.integration.ec2_site import (  # noqa: F401  fixtures among them
     Site,
     books,
     described,
