@@ -18,7 +18,7 @@ from harness.lock import cell_lock
 from harness.region.process import region_state
 from harness.session import Request
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(240)]
 
 NAMES = ["pbx-1", "pbx-2", "pbx-3"]
 CELL = "mch-replace"

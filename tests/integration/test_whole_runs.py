@@ -53,6 +53,7 @@ def test_a_run_with_the_seconds_of_aws_passes_within_its_raised_limit_and_says_t
     wait_for("nothing left", lambda: not leftovers(Topology(cell="aws-run", slot=7)), timeout_s=5)
 
 
+@pytest.mark.soak
 def test_a_gateway_that_dies_in_the_middle_of_a_failover_and_comes_back_agrees_with_its_books(
     cell: Cell, run_scenario: RunScenario
 ) -> None:
