@@ -30,6 +30,7 @@ from harness.errors import Aborted, HarnessError, InfrastructureError, Interrupt
 from harness.interrupts import Gate, interrupts
 from harness.lock import cell_lock
 from harness.nemesis import plan_rows
+from harness.region import localstack
 from harness.region.books import Books, place_file
 from harness.region.cleanup import cleanup, leftovers
 from harness.region.timing import INSTANT, Timing, read_delays, read_timing, timing_file
@@ -109,7 +110,11 @@ def bring_up(resolved: Resolved, *, progress: Callable[[str], None], gate: Gate,
     """
     doctor.require(resolved.request.out)
     client = engine.connect()
-    built = images.ensure(client, say=progress, localstack=resolved.request.cloud == "localstack")
+    wanted = resolved.request.cloud == "localstack"
+    found = localstack.running(resolved.topology) if wanted else None
+    if found is not None:
+        progress(f"the books are kept by the LocalStack at {found.url}, account {found.account}")
+    built = images.ensure(client, say=progress, localstack=wanted and found is None)
     ruins = leftovers(resolved.topology)
     if ruins:
         progress(f"removing what an earlier run left: {len(ruins)} things")
@@ -122,6 +127,7 @@ def bring_up(resolved: Resolved, *, progress: Callable[[str], None], gate: Gate,
             images=built,
             timing=resolved.timing,
             seed=resolved.request.seed,
+            found=found,
             progress=progress,
         )
     except BaseException as error:

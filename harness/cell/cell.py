@@ -28,6 +28,7 @@ from harness.cloud import Cloud
 from harness.errors import InfrastructureError
 from harness.images import Images
 from harness.region.api_path import Api
+from harness.region.books import Books
 from harness.region.cleanup import cleanup
 from harness.region.credentials import HarnessKey
 from harness.region.instances import INSTANCE_LABEL
@@ -117,11 +118,12 @@ def up(
     seed: int = 0,
     api: Api = "endpoint",
     own_public_addresses: bool = False,
+    found: Books | None = None,
 ) -> Cell:
     """Bring a cell up, from nothing to a PBX that answers at its Elastic IP.
 
     With `api` "public" the nodes reach the EC2 API over the internet only, hence with a public address: the Elastic
-    IP's owner, or all of them when they have `own_public_addresses`.
+    IP's owner, or all of them when they have `own_public_addresses`. Books that were `found` are used and left alone.
 
     `InfrastructureError` says which step failed and what was last seen; the caller removes what is there by then.
     """
@@ -131,6 +133,7 @@ def up(
         timing=timing,
         seed=seed,
         localstack_image=images.localstack,
+        found=found,
         api=api,
     )
     cloud = _cloud(topology, region.key)

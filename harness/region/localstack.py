@@ -1,9 +1,13 @@
-"""LocalStack as the region's books, in a container on a network of its own that leads nowhere.
+"""LocalStack as the region's books: one that runs already, or one in a container on a network that leads nowhere.
 
-Only the host reaches it, at the container's own address: nodes and clients have no way past the gateway. The docker SDK
-starts it, not testcontainers: a cell outlives the process that brought it up (`pbx-chaos up`), and clean-up finds it by
-its label like everything else. With a licence token the public image has to reach LocalStack's servers to be let run:
-then, and only then, its network has a way out.
+One that runs already is taken only where the user says so (LOCALSTACK_HOST): found with localstack-client, never
+stopped, and asked under an account of the cell's own, so that nothing of the user's is touched.
+
+One that is started here only the host reaches, at the container's own address: nodes and clients have no way past the
+gateway. The docker SDK starts it, not testcontainers, whose containers end with the process that made them: a cell
+outlives the one that brought it up (`pbx-chaos up`), and clean-up finds it by its label like everything else. With a
+licence token the public image has to reach LocalStack's servers to be let run: then, and only then, its network has a
+way out.
 """
 
 from __future__ import annotations
@@ -12,24 +16,57 @@ import http.client
 import json
 import os
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 
 import docker
 from docker.errors import APIError, NotFound
+from localstack_client.config import parse_localstack_host
 
 from harness.command import run, wait_for
-from harness.errors import InfrastructureError
+from harness.errors import InfrastructureError, UsageError
 from harness.images import LOCALSTACK_TOKEN, PUBLIC_LOCALSTACK
 from harness.region.books import Books
 from harness.region.router import container_pid, docker_client
 from harness.topology import CELL_LABEL, ROLE_LABEL, Topology
 
 PORT = 4566
+HOST = "LOCALSTACK_HOST"
+READY = ("running", "available")
 START_TIMEOUT_S = 60.0
 """Two to four seconds on an idle host."""
 
 NAMES = ("localhost.localstack.cloud", "s3.localhost.localstack.cloud")
 """It looks its own public names up when it starts, and hangs for seconds where no name service answers."""
+
+
+def running(topology: Topology) -> Books | None:
+    """The LocalStack that LOCALSTACK_HOST names, with an account for this cell; None when it is not set.
+
+    `UsageError` for a name that can't be one, `InfrastructureError` when no EC2 of LocalStack answers there.
+    """
+    given = os.environ.get(HOST, "").strip()
+    if not given:
+        return None
+    try:
+        host, port = parse_localstack_host(given)
+    except RuntimeError as error:
+        raise UsageError(f"{HOST}={given}: give it as HOST or HOST:PORT") from error
+    books = Books(host=host, port=port, kind="localstack", account=account_of(topology.cell))
+    try:
+        seen = _health(books)
+    except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+        raise InfrastructureError(
+            f"{HOST}={given}: no LocalStack answers there ({error}): start it, or unset it"
+        ) from error
+    if seen not in READY:
+        raise InfrastructureError(f"{HOST}={given}: its EC2 is {seen}: is the service enabled?")
+    return books
+
+
+def account_of(cell: str) -> str:
+    """Twelve digits that are this cell's and hardly anybody else's: LocalStack keeps accounts apart."""
+    return f"{10**11 + int.from_bytes(sha256(cell.encode()).digest()[:8], 'big') % (9 * 10**11):012d}"
 
 
 def start(topology: Topology, image: str) -> None:
@@ -86,7 +123,7 @@ def wait(topology: Topology, place: Path) -> Books:
             seen = _health(books)
         except (OSError, http.client.HTTPException, ValueError) as error:
             seen = str(error)
-        return seen in ("running", "available")
+        return seen in READY
 
     wait_for("LocalStack's EC2", answers, timeout_s=START_TIMEOUT_S, every_s=0.05, last_seen=lambda: seen)
     books.write(place)

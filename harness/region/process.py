@@ -52,12 +52,14 @@ def start_region(
     timing: Timing = INSTANT,
     seed: int = 0,
     localstack_image: str | None = None,
+    found: Books | None = None,
     api: Api = "endpoint",
 ) -> Region:
     """Start the region; `node_image_names` are Docker images that become AMIs of the same name.
 
-    `timing` says how long AWS is to take, drawn with `seed`. The books are moto's, or LocalStack's when its image is
-    given. `api` is the guests' way to the API: a VPC endpoint, or the internet, for which they need a public address.
+    `timing` says how long AWS is to take, drawn with `seed`. The books are those `found`, or LocalStack's when its
+    image is given, or moto's. `api` is the guests' way to the API: a VPC endpoint, or the internet, for which they need
+    a public address.
     `InfrastructureError`, one line, when the slot's networks are taken or a part does not come up; what was started by
     then stays for `stop_region`.
     """
@@ -67,7 +69,7 @@ def start_region(
     key.write(topology.state_dir)
     write_json(timing_file(topology), {"seed": seed, "timing": timing.model_dump(mode="json")})
     write_api(topology, api)
-    books = _start_books(topology, localstack_image)
+    books = _start_books(topology, localstack_image, found)
     create_networks(topology)
     gateway = start_gateway(topology)
     start_network(topology)
@@ -146,10 +148,13 @@ def _get(topology: Topology, what: str, *, timeout_s: float) -> dict[str, Any]:
         return dict(json.load(response))
 
 
-def _start_books(topology: Topology, localstack_image: str | None) -> Callable[[], Books]:
+def _start_books(topology: Topology, localstack_image: str | None, found: Books | None) -> Callable[[], Books]:
     """Start the books; what is returned waits until they answer and have written down where."""
     place = place_file(topology)
     place.unlink(missing_ok=True)
+    if found is not None:
+        found.write(place)
+        return lambda: found
     if localstack_image is not None:
         localstack.start(topology, localstack_image)
         return lambda: localstack.wait(topology, place)

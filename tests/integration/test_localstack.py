@@ -11,7 +11,7 @@ import pytest
 
 from harness.cloud import Cloud
 from harness.command import run
-from harness.errors import InfrastructureError
+from harness.errors import HarnessError, InfrastructureError
 from harness.region import localstack
 from harness.region.books import Books, place_file
 from harness.region.calls import BOOKS_ACCOUNT
@@ -94,6 +94,37 @@ def test_localstack_that_ends_is_said_with_its_last_words(site: Site) -> None:
             localstack.wait(other, place_file(other))
     finally:
         stop_region(other)
+
+
+def test_one_that_runs_already_is_used_under_an_account_of_its_own_and_left_alone(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCALSTACK_HOST", f"{site.books.host}:{site.books.port}")
+    other = Topology(cell="lst-guest", slot=6)
+    found = localstack.running(other)
+    assert found is not None and found.account == localstack.account_of("lst-guest") != BOOKS_ACCOUNT
+    try:
+        region = start_region(other, node_image_names=["somebody-elses:any"], found=found)
+        cloud = Cloud(
+            endpoint_url=other.endpoint_url,
+            access_key_id=region.key.access_key_id,
+            secret_access_key=region.key.secret_access_key,
+        )
+        assert cloud.image_id("somebody-elses:any").startswith("ami-")
+    finally:
+        stop_region(other)
+    assert localstack.running(other) is not None
+    names = [
+        item.findtext("name") for item in site.books.call("DescribeImages", {"Owner.1": "self"}).items("imagesSet")
+    ]
+    assert "somebody-elses:any" not in names
+
+
+@pytest.mark.parametrize(("given", "words"), [("a:b", "HOST or HOST:PORT"), ("127.0.0.1:9", "no LocalStack answers")])
+def test_a_localstack_that_is_not_there_is_said(given: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCALSTACK_HOST", given)
+    with pytest.raises(HarnessError, match=words):
+        localstack.running(TOPOLOGY)
 
 
 def _inside(pid: int, *argv: str) -> str:
