@@ -21,6 +21,7 @@ from harness.command import Completed
 from harness.images import wanted
 from harness.region.process import region_state, start_region, stop_region
 from harness.topology import REGION_NAME, Topology
+from tests.integration.data_plane import localstack_image
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -77,12 +78,13 @@ class Site:
         return [row for row in rows if row["who"] == who]
 
 
-@pytest.fixture(scope="module")
-def region() -> Iterator[Site]:
+@pytest.fixture(scope="module", params=["moto", pytest.param("localstack", marks=pytest.mark.soak)])
+def region(request: pytest.FixtureRequest) -> Iterator[Site]:
+    books = localstack_image() if request.param == "localstack" else None
     stop_region(TOPOLOGY)
     try:
         image = wanted().node
-        key = start_region(TOPOLOGY, node_image_names=[image]).key
+        key = start_region(TOPOLOGY, node_image_names=[image], localstack_image=books).key
         cloud = Cloud(
             endpoint_url=TOPOLOGY.endpoint_url,
             access_key_id=key.access_key_id,

@@ -21,6 +21,7 @@ from harness.command import Completed, run, wait_for
 from harness.images import wanted
 from harness.region.process import region_state, start_client, start_region, stop_region
 from harness.topology import GATEWAY_PORT, REGION_NAME, Topology
+from tests.integration.data_plane import localstack_image
 from tests.integration.namespaces import socket_in
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -85,12 +86,13 @@ class Site:
         return self.nodes[name].run(["sh", "-c", script], timeout_s=20, check=check)
 
 
-@pytest.fixture(scope="module")
-def region() -> Iterator[Site]:
+@pytest.fixture(scope="module", params=["moto", pytest.param("localstack", marks=pytest.mark.soak)])
+def region(request: pytest.FixtureRequest) -> Iterator[Site]:
+    books = localstack_image() if request.param == "localstack" else None
     stop_region(TOPOLOGY)
     try:
         image = wanted().node
-        made = start_region(TOPOLOGY, node_image_names=[image], api="public")
+        made = start_region(TOPOLOGY, node_image_names=[image], localstack_image=books, api="public")
         key = {"access_key_id": made.key.access_key_id, "secret_access_key": made.key.secret_access_key}
         cloud = Cloud(endpoint_url=made.endpoint_url, **key)
         place: Any = {"image": image, "subnet_id": cloud.create_network(TOPOLOGY.vpc_subnet), "timeout_s": 60}
