@@ -39,6 +39,11 @@ def hosts(topology: Topology, api: Api) -> list[str]:
     return [str(topology.endpoint_address), *public]
 
 
+def guest_endpoint(topology: Topology, api: Api) -> IPv4Address:
+    """Where guests call the API."""
+    return topology.public_endpoint_address if api == "public" else topology.endpoint_address
+
+
 def serves(topology: Topology, api: Api, source: str) -> bool:
     """Whether a call from this address is answered: with `public`, guests have no way by their private addresses."""
     if api == "endpoint" or source == str(topology.endpoint_address):

@@ -11,10 +11,10 @@ import json
 import shlex
 import sys
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import Any, Protocol
 
 from harness.command import CommandFailed, run
+from harness.region.api_path import guest_endpoint, read_api
 from harness.topology import GATEWAY_PORT, Topology
 
 REACH_TIMEOUT_S = 1.0
@@ -57,19 +57,17 @@ class Guests(Protocol):
 
 @dataclass(kw_only=True)
 class ContainerGuests:
-    """Guests that are containers of this host. `machines` tells where they run (Instances); `endpoint` is the address
-    at which they call the API, the VPC endpoint unless it is given."""
+    """Guests that are containers of this host. `machines` tells where they run (Instances)."""
 
     topology: Topology
     machines: Any
-    endpoint: IPv4Address | None = None
 
     def hears(self, instance_id: str) -> bool:
         pid = self.machines.pid(instance_id)
         container = self._container(instance_id)
         if pid is None or container is None or _state(container).get("Paused", True):
             return False
-        endpoint = [str(self.endpoint or self.topology.endpoint_address), str(GATEWAY_PORT)]
+        endpoint = [str(guest_endpoint(self.topology, read_api(self.topology))), str(GATEWAY_PORT)]
         enter = ["nsenter", "-t", str(pid), "-n", sys.executable, "-c", _CONNECT, *endpoint]
         try:
             return run(enter, timeout_s=REACH_TIMEOUT_S, check=False).ok

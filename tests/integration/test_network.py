@@ -191,6 +191,13 @@ def test_a_private_address_gets_no_answer_from_the_api(site: Site) -> None:
     assert "ok" in answer.stdout
 
 
+def test_systems_manager_reaches_only_nodes_that_reach_the_api(site: Site) -> None:
+    rows = site.cloud._ssm.describe_instance_information()["InstanceInformationList"]
+    seen = {row["InstanceId"]: row["PingStatus"] for row in rows}
+    status = {name: seen[node.instance_id] for name, node in site.nodes.items()}
+    assert status == {"a": "Online", "b": "Online", "c": "ConnectionLost"}
+
+
 def test_stock_awsvip_moves_a_secondary_address_and_packets_follow(site: Site) -> None:
     env = {"OCF_RESKEY_secondary_private_ip": VIP}
     agent = f"{STOCK}/awsvip"

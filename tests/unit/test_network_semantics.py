@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.region.addresses import overlay_transaction, owners_transaction
-from harness.region.api_path import Api, hosts, read_api, serves, write_api
+from harness.region.api_path import Api, guest_endpoint, hosts, read_api, serves, write_api
 from harness.region.calls import AwsError
 from harness.region.neighbours import batch
 from harness.region.semantics.addresses import (
@@ -198,4 +198,5 @@ def test_the_way_to_the_api_is_written_down(tmp_path: Path, monkeypatch: pytest.
     write_api(TOPOLOGY, "public")
     assert read_api(TOPOLOGY) == "public"
     assert hosts(TOPOLOGY, "public") == ["198.18.4.1", "198.18.5.1"]
+    assert [str(guest_endpoint(TOPOLOGY, api)) for api in ("endpoint", "public")] == ["198.18.4.1", "198.18.5.1"]
     assert IPv4Network("198.18.5.0/24") == TOPOLOGY.internet_subnet
