@@ -243,15 +243,16 @@ def _begin(plane: Plane, record: Instance, action: str, how: str) -> InstanceSta
 
 
 def gone(plane: Plane, instance_id: str, why: StateReason) -> None:
-    """The instance is terminated: to be seen for a while, never to come back."""
+    """The instance is terminated: to be seen for a while, never to come back. Nobody sees it so before the network
+    has followed."""
     with plane.state.lock:
         record = plane.state.instances[instance_id]
         gone = replace(record, transition=None, how="", terminated=True, terminated_s=plane.wall_s(), secondary_ips=())
         plane.state.put(gone.because(why, record.transition_reason))
-    ec2_addresses.release_own_address(plane, instance_id)
-    ec2_interfaces.sync_owners(plane)
-    ec2_filters.sync(plane)
-    sync_routes(plane)
+        ec2_addresses.release_own_address(plane, instance_id)
+        ec2_interfaces.sync_owners(plane)
+        ec2_filters.sync(plane)
+        sync_routes(plane)
 
 
 def still(plane: Plane, instance_id: str, transition: Transition) -> bool:
