@@ -111,7 +111,7 @@ def serve(plane: Plane) -> tuple[str, Callable[[], None]]:
     return started[0], stop
 
 
-@pytest.fixture(scope="module", params=["moto", "localstack"])
+@pytest.fixture(scope="module", params=["moto", pytest.param("localstack", marks=pytest.mark.soak)])
 def books(request: pytest.FixtureRequest) -> Iterator[Books]:
     if request.param == "moto":
         server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)

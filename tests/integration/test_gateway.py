@@ -26,8 +26,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 TOPOLOGY = Topology(cell="rco-gateway", slot=2)
 IMAGE = wanted().node
-AWSEIP = "/usr/lib/ocf/resource.d/heartbeat/awseip"
-OCF_SUCCESS, OCF_NOT_RUNNING = 0, 7
 
 
 @dataclass(kw_only=True)
@@ -134,47 +132,6 @@ def test_a_mounted_volume_is_busy_until_unmounted(site: Site) -> None:
     wait_for("available", lambda: site.place() is None, timeout_s=5)
     site.cloud.attach(site.volume_id, site.ids["b"])
     assert site.guest("b", "sh", "-c", f"mount {link} /mnt && cat /mnt/file && umount /mnt").stdout == "kept\n"
-
-
-def test_fence_aws_switches_a_node_off_and_on(site: Site) -> None:
-    target = site.ids["b"]
-    site.guest("a", "fence_aws", "--region", REGION_NAME, "-o", "off", "-n", target)
-    assert site.cloud.instance_state(target) == "stopped"
-    assert region_state(TOPOLOGY)["instances"][target]["power"] == "off"
-    assert (
-        "OFF" in site.guest("a", "fence_aws", "--region", REGION_NAME, "-o", "status", "-n", target, check=False).stdout
-    )
-    site.guest("a", "fence_aws", "--region", REGION_NAME, "-o", "on", "-n", target)
-    assert site.cloud.instance_state(target) == "running"
-    callers = {c["who"] for c in rows("cloud-calls.jsonl") if c["action"] == "StopInstances"}
-    assert "a" in callers
-
-
-def test_awseip_takes_the_address_and_gives_it_up(site: Site) -> None:
-    def awseip(name: str, action: str, **more: str) -> int:
-        parameters = {
-            "OCF_ROOT": "/usr/lib/ocf",
-            "HA_logfile": "/dev/stderr",
-            "OCF_RESOURCE_INSTANCE": "eip",
-            "OCF_RESKEY_awscli": "/usr/local/bin/aws",
-            "OCF_RESKEY_elastic_ip": site.address.public_ip,
-            "OCF_RESKEY_allocation_id": site.address.allocation_id,
-            "OCF_RESKEY_api_delay": "0",
-            **more,
-        }
-        return site.guest(name, AWSEIP, action, check=False, **parameters).code
-
-    assert awseip("a", "monitor") == OCF_SUCCESS
-    assert awseip("b", "monitor") == OCF_NOT_RUNNING
-    assert awseip("b", "start") == OCF_SUCCESS
-    assert awseip("b", "monitor") == OCF_SUCCESS
-    assert awseip("a", "monitor") == OCF_NOT_RUNNING
-    private = str(TOPOLOGY.node_address(1))
-    assert awseip("a", "start", OCF_RESKEY_private_ip_address=private) == OCF_SUCCESS
-    assert site.cloud.address_owner(site.address.allocation_id) == site.ids["a"]
-    assert awseip("a", "stop") == OCF_SUCCESS
-    assert site.cloud.address_owner(site.address.allocation_id) is None
-    assert region_state(TOPOLOGY)["addresses"] == {}
 
 
 def test_power_off_is_stopping_at_once_and_stopped_when_the_machine_is_gone(site: Site) -> None:

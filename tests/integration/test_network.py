@@ -262,6 +262,7 @@ def test_a_neighbour_that_is_off_is_silent(site: Site) -> None:
         assert asker.recv(2048) == b"back"
 
 
+@pytest.mark.soak
 def test_stock_aws_vpc_move_ip_moves_an_overlay_address(site: Site) -> None:
     vpc = site.described("a")["VpcId"]
     main = [{"Name": "vpc-id", "Values": [vpc]}, {"Name": "association.main", "Values": ["true"]}]
