@@ -197,5 +197,6 @@ def serve(plane: Plane) -> tuple[str, Callable[[], None]]:
         asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(15)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
+        loop.close()
 
     return url, stop

@@ -110,8 +110,9 @@ def start(topology: Topology, *, instance_id: str, guest_pid: int) -> subprocess
     )
     assert server.stdout is not None
     with server.stdout as out:
-        ready, _, _ = select.select([out], [], [], START_TIMEOUT_S)
-        if not ready or out.readline() != READY:
+        ready = select.poll()  # select() itself knows no descriptor above 1023
+        ready.register(out, select.POLLIN)
+        if not ready.poll(START_TIMEOUT_S * 1000) or out.readline() != READY:
             server.kill()
             server.wait(timeout=5)
             raise InfrastructureError(f"no metadata service for {instance_id}: see metadata.log of the cell")

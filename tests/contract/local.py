@@ -173,6 +173,7 @@ def local_site(books: Books, session: boto3.session.Session) -> Iterator[LocalSi
         site.instances.gate.set()
         stop()
         _release_addresses(site)
+        site.close()
 
 
 def _fresh(books: Books) -> Books:
@@ -226,5 +227,6 @@ def serve(plane: Plane) -> tuple[str, Callable[[], None]]:
         asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
+        loop.close()
 
     return started[0], stop

@@ -61,6 +61,12 @@ class Site:
             self._clients[service, key] = made
         return self._clients[service, key]
 
+    def close(self) -> None:
+        """Give the connections back: a session of hundreds of rows would run out of descriptors."""
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
+
     def ec2(self, key: str = KEY) -> EC2Client:
         client: EC2Client = self.client("ec2", key)
         return client

@@ -107,6 +107,7 @@ def serve(plane: Plane) -> tuple[str, Callable[[], None]]:
         asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
+        loop.close()
 
     return started[0], stop
 
