@@ -4,10 +4,10 @@ One that runs already is taken only where the user says so (LOCALSTACK_HOST): fo
 stopped, and asked under an account of the cell's own, so that nothing of the user's is touched.
 
 One that is started here only the host reaches, at the container's own address: nodes and clients have no way past the
-gateway. The docker SDK starts it, not testcontainers, whose containers end with the process that made them: a cell
-outlives the one that brought it up (`pbx-chaos up`), and clean-up finds it by its label like everything else. With a
-licence token the public image has to reach LocalStack's servers to be let run: then, and only then, its network has a
-way out.
+gateway. The docker SDK starts it, not testcontainers: its reaper takes containers away with the session that made them,
+while a cell outlives the process that brought it up (`pbx-chaos up`), and it publishes LocalStack's port on the host.
+Clean-up finds ours by its label like everything else. With a licence token the public image has to reach LocalStack's
+servers to be let run: then, and only then, its network has a way out.
 """
 
 from __future__ import annotations

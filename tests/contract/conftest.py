@@ -71,7 +71,7 @@ def account(backend: str) -> Iterator[AwsAccount | None]:
     if backend != "aws":
         yield None
         return
-    with aws_account(boto3.session.Session()) as made:
+    with aws_account(boto3.session.Session(region_name=guard.region(os.environ))) as made:
         yield made
 
 

@@ -29,9 +29,14 @@ def refusal(*, asked: bool, environment: Mapping[str, str]) -> str | None:
         return f"{OPTION} costs money: say so with {VARIABLE}={CONSENT}"
     if not any(environment.get(name) for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID")):
         return f"{OPTION} needs credentials: AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    if not any(environment.get(name) for name in ("AWS_REGION", "AWS_DEFAULT_REGION")):
+    if region(environment) is None:
         return f"{OPTION} needs a region: AWS_REGION"
     return None
+
+
+def region(environment: Mapping[str, str]) -> str | None:
+    """Where: AWS_REGION as other SDKs read it, or boto3's own AWS_DEFAULT_REGION."""
+    return environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or None
 
 
 def is_local(url: str) -> bool:
