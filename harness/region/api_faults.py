@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from random import Random
+from threading import Lock
 from typing import Any, Literal, get_args
 
 from harness.region.calls import AwsError, Call
@@ -162,10 +163,14 @@ class Standing:
 
 @dataclass(kw_only=True)
 class ApiFaults:
-    """The rules of one region, in the order in which they were set: the first that strikes has the call."""
+    """The rules of one region, in the order in which they were set: the first that strikes has the call.
+
+    Safe to use from several threads: a rule that was cleared while a call was decided does not come back.
+    """
 
     path: Path | None = None
     _standing: dict[str, Standing] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
 
     @classmethod
     def read(cls, path: Path) -> ApiFaults:
@@ -180,34 +185,39 @@ class ApiFaults:
     def set(self, rules: Iterable[Rule], *, now_s: float) -> None:
         """Add these rules; one whose id is there already begins anew."""
         added = {rule.id: Standing(rule=rule, since_s=now_s) for rule in rules}
-        if len(self._standing | added) > MAX_RULES:
-            raise ValueError(f"more than {MAX_RULES} rules")
-        self._standing |= added
-        self._save()
+        with self._lock:
+            if len(self._standing | added) > MAX_RULES:
+                raise ValueError(f"more than {MAX_RULES} rules")
+            self._standing |= added
+            self._save()
 
     def clear(self, ids: Iterable[str]) -> dict[str, int]:
         """Remove these rules, those that are there; how many calls each had struck."""
-        gone = {i: self._standing.pop(i).struck for i in list(ids) if i in self._standing}
-        self._save()
+        with self._lock:
+            gone = {i: self._standing.pop(i).struck for i in list(ids) if i in self._standing}
+            self._save()
         return gone
 
     def show(self, *, now_s: float) -> list[dict[str, Any]]:
         """Every rule with how long it has been set (`age_s`), and what it has `seen` and `struck`."""
+        with self._lock:
+            standing = list(self._standing.values())
         return [
             {**asdict(s.rule), "age_s": round(now_s - s.since_s, 3), "seen": s.seen, "struck": s.struck}
-            for s in self._standing.values()
+            for s in standing
         ]
 
     def decide(self, call: Call, who: str, now_s: float) -> Fault | None:
         """What shall happen to this call, if anything."""
-        for standing in list(self._standing.values()):
-            if standing.rule.meant(call, who):
-                strikes = _strikes(standing, now_s)
-                after = replace(standing, seen=standing.seen + 1, struck=standing.struck + strikes)
-                self._standing[standing.rule.id] = after
-                if strikes:
-                    self._save()
-                    return Fault(rule=standing.rule)
+        with self._lock:
+            for standing in list(self._standing.values()):
+                if standing.rule.meant(call, who):
+                    strikes = _strikes(standing, now_s)
+                    after = replace(standing, seen=standing.seen + 1, struck=standing.struck + strikes)
+                    self._standing[standing.rule.id] = after
+                    if strikes:
+                        self._save()
+                        return Fault(rule=standing.rule)
         return None
 
     def _save(self) -> None:
