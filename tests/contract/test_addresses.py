@@ -41,6 +41,8 @@ def test_the_old_owner_loses_it(site: Site, two: tuple[str, str]) -> None:
     for instance_id in two:
         site.associate(allocation_id, instance_id)
     site.until("lost", lambda: site.instance(two[0]).get("PublicIpAddress") != public_ip)
+    assert "PublicIpAddress" not in site.instance(two[0])
+    assert site.instance(two[1])["PublicIpAddress"] == public_ip
 
 
 @promise("AssociateAddress", "packets go to the new owner", source=ELASTIC, local_only=DATA_PLANE)
@@ -285,15 +287,7 @@ def test_an_elastic_ip_per_private_address(site: Site, two: tuple[str, str]) -> 
 
 @promise("RunInstances", "AssociatePublicIpAddress gives an address that is lost by a stop", source=ADDRESSING)
 def test_a_public_address_of_its_own(site: Site) -> None:
-    wanted: Any = [{"DeviceIndex": 0, "SubnetId": site.subnet_id, "AssociatePublicIpAddress": True}]
-    made = site.ec2().run_instances(
-        ImageId=site.image_id,
-        MinCount=1,
-        MaxCount=1,
-        InstanceType=site.instance_type,
-        NetworkInterfaces=wanted,  # type: ignore[arg-type]
-    )["Instances"][0]["InstanceId"]
-    site.wait_instance(made, "running")
+    made = site.with_a_public_address()
     site.until("an address", lambda: site.instance(made).get("PublicIpAddress"))
     site.stop(made)
     assert "PublicIpAddress" not in site.instance(made)
@@ -303,11 +297,7 @@ def test_a_public_address_of_its_own(site: Site) -> None:
     "RunInstances", "packets follow a public address of an instance's own", source=ADDRESSING, local_only=DATA_PLANE
 )
 def test_packets_follow_a_public_address_of_its_own(site: LocalSite) -> None:
-    wanted: Any = [{"DeviceIndex": 0, "SubnetId": site.subnet_id, "AssociatePublicIpAddress": True}]
-    made = site.ec2().run_instances(
-        ImageId=site.image_id, MinCount=1, MaxCount=1, InstanceType="m5.large", NetworkInterfaces=wanted
-    )["Instances"][0]["InstanceId"]
-    site.wait_instance(made, "running")
+    made = site.with_a_public_address()
     seen = site.instance(made)
     mapped = {IPv4Address(seen["PublicIpAddress"]): IPv4Address(seen["PrivateIpAddress"])}
     site.until("mapped", lambda: site.addresses.table() == mapped)
@@ -321,20 +311,15 @@ def test_packets_follow_a_public_address_of_its_own(site: LocalSite) -> None:
     source=ELASTIC,
 )
 def test_a_public_address_returns_after_an_elastic_ip(site: Site) -> None:
-    wanted: Any = [{"DeviceIndex": 0, "SubnetId": site.subnet_id, "AssociatePublicIpAddress": True}]
-    made = site.ec2().run_instances(
-        ImageId=site.image_id,
-        MinCount=1,
-        MaxCount=1,
-        InstanceType=site.instance_type,
-        NetworkInterfaces=wanted,  # type: ignore[arg-type]
-    )["Instances"][0]["InstanceId"]
-    site.wait_instance(made, "running")
+    made = site.with_a_public_address()
     allocation_id, public_ip = site.address()
     association_id = site.associate(allocation_id, made)
     site.until("the Elastic IP", lambda: site.instance(made).get("PublicIpAddress") == public_ip)
     site.ec2().disassociate_address(AssociationId=association_id)
     site.until("one of its own", lambda: site.instance(made).get("PublicIpAddress") not in (None, public_ip))
+    assert site.holder(allocation_id) is None
+    told = site.instance(made)["NetworkInterfaces"][0]["Association"]
+    assert (told["PublicIp"], told["IpOwnerId"]) == (site.instance(made)["PublicIpAddress"], "amazon")
 
 
 @promise(

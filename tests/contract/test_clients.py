@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.contract.promises import API, promise
-from tests.contract.site import DEVICE, Site, named
+from tests.contract.site import DEVICE, Site, error_of, named
 
 BOTO3 = "https://docs.aws.amazon.com/boto3/latest/guide/"
 WAITERS = f"{BOTO3}clients.html"
@@ -37,6 +37,8 @@ def test_the_waiter_instance_terminated(site: Site, two: tuple[str, str]) -> Non
 @promise("DescribeInstanceStatus", "the waiter instance_status_ok ends when the checks pass", source=WAITERS)
 def test_the_waiter_instance_status_ok(site: Site, two: tuple[str, str]) -> None:
     _wait(site, "instance_status_ok", InstanceIds=list(two))
+    told = site.ec2().describe_instance_status(InstanceIds=list(two))["InstanceStatuses"]
+    assert [(t["SystemStatus"]["Status"], t["InstanceStatus"]["Status"]) for t in told] == [("ok", "ok")] * 2
 
 
 @promise("DescribeVolumes", "the waiter volume_available ends when it is free", source=WAITERS)
@@ -62,6 +64,7 @@ def test_the_waiter_volume_deleted(site: Site) -> None:
     volume_id = site.new_volume()
     site.ec2().delete_volume(VolumeId=volume_id)
     _wait(site, "volume_deleted", VolumeIds=[volume_id])
+    assert error_of(site.ec2().describe_volumes, VolumeIds=[volume_id]) == "InvalidVolume.NotFound"
 
 
 @promise("DescribeInstances", "pages hold every instance once, with the states of now", source=PAGINATORS)

@@ -27,8 +27,11 @@ def test_calls_are_logged_by_who_made_them_without_secrets(site: LocalSite, two:
 
 def test_a_launch_that_fails_is_journalled(site: LocalSite) -> None:
     site.instances.fail_launch = True
-    site.run()
+    made = site.run()["InstanceId"]
+    site.wait_instance(made, "terminated")
     site.until("the journal", lambda: [row["event"] for row in site.journal.rows] == ["operation_failed"])
+    assert site.journal.rows[0]["operation"] == "finish_launch"
+    assert "no such image" in site.instance(made)["StateReason"]["Message"]
 
 
 def test_an_attach_that_fails_leaves_the_volume_free(site: LocalSite, two: tuple[str, str]) -> None:
@@ -36,8 +39,11 @@ def test_an_attach_that_fails_leaves_the_volume_free(site: LocalSite, two: tuple
     site.volumes.fail_attach = True
     site.ec2().attach_volume(VolumeId=volume_id, InstanceId=two[0], Device="/dev/sdf")
     site.wait_volume(volume_id, "available")
+    assert site.volume(volume_id)["Attachments"] == []
     site.volumes.fail_attach = False
     site.attach(volume_id, two[1])
+    place = site.volumes.attachment(volume_id)
+    assert place is not None and place.instance_id == two[1]
 
 
 def test_a_new_gateway_takes_up_what_the_old_one_left(site: LocalSite, two: tuple[str, str]) -> None:
@@ -66,6 +72,8 @@ def test_a_detach_that_the_books_know_of_already_comes_to_its_end(site: LocalSit
     site.attach(volume_id, two[0])
     site.books.call("DetachVolume", {"VolumeId": volume_id, "InstanceId": two[0]})  # and then the gateway was killed
     site.detach(volume_id)
+    assert site.volumes.attachment(volume_id) is None
+    assert site.volume(volume_id)["Attachments"] == []
 
 
 def test_a_detach_that_fails_can_be_asked_for_again(site: LocalSite, two: tuple[str, str]) -> None:

@@ -262,6 +262,8 @@ def test_a_reboot_stays_running(site: Site, two: tuple[str, str]) -> None:
 def test_a_reboot_really_happens(site: LocalSite, two: tuple[str, str]) -> None:
     site.ec2().reboot_instances(InstanceIds=[two[0]])
     site.until("reboot", lambda: site.instances.done[-2:] == [("shut_down", two[0]), ("start", two[0])])
+    assert site.state(two[0]) == "running"
+    assert [what for what, who in site.instances.done if who == two[1]] == ["launch"], "the other one is left alone"
 
 
 @promise("RebootInstances", "a stopped instance is refused: it has no guest to ask", source=ERRORS)
@@ -307,7 +309,9 @@ def test_a_volume_outlives_its_instance(site: Site, two: tuple[str, str]) -> Non
     site.attach(volume_id, two[0])
     site.terminate(two[0])
     site.wait_volume(volume_id, "available")
+    assert site.volume(volume_id)["Attachments"] == []
     site.attach(volume_id, two[1])
+    assert [place["InstanceId"] for place in site.volume(volume_id)["Attachments"]] == [two[1]]
 
 
 @promise(
@@ -323,6 +327,7 @@ def test_a_volume_that_goes_with_its_instance(site: Site, two: tuple[str, str]) 
     site.terminate(two[0])
     filters: Any = [{"Name": "volume-id", "Values": [volume_id]}]
     site.until("deleted", lambda: site.ec2().describe_volumes(Filters=filters)["Volumes"] == [])
+    assert error_of(site.ec2().describe_volumes, VolumeIds=[volume_id]) == "InvalidVolume.NotFound"
 
 
 @promise(
@@ -402,6 +407,8 @@ def test_the_status_checks_of_a_healthy_one(site: Site, two: tuple[str, str]) ->
         return [(t["SystemStatus"]["Status"], t["InstanceStatus"]["Status"]) for t in told] == [("ok", "ok")]
 
     site.until("both ok", both)
+    (told,) = site.ec2().describe_instance_status(InstanceIds=[two[0]])["InstanceStatuses"]
+    assert told["InstanceState"]["Name"] == "running" and told["AvailabilityZone"] == site.zone
 
 
 @promise(

@@ -138,6 +138,7 @@ def test_an_instance_changes_its_groups(site: Site, two: tuple[str, str]) -> Non
     group_id = site.group()
     site.ec2().modify_instance_attribute(InstanceId=two[0], Groups=[group_id])
     site.until("changed", lambda: [g["GroupId"] for g in site.instance(two[0])["SecurityGroups"]] == [group_id])
+    assert [g["GroupName"] for g in site.instance(two[1])["SecurityGroups"]] == ["default"], "the other one has not"
 
 
 @promise(

@@ -54,3 +54,4 @@ def test_who_is_online(site: Site, two: tuple[str, str]) -> None:
     site.until("both online", lambda: {pings().get(i) for i in two} == {"Online"})
     site.stop(two[0])
     site.until("one lost", lambda: pings().get(two[0]) != "Online" and pings().get(two[1]) == "Online")
+    assert pings().get(two[0]) in ("ConnectionLost", None)

@@ -173,6 +173,8 @@ def test_force_does_not_wait_for_the_guest(site: LocalSite, two: tuple[str, str]
     site.ec2().detach_volume(VolumeId=volume_id)
     site.ec2().detach_volume(VolumeId=volume_id, Force=True)
     site.wait_volume(volume_id, "available")
+    assert volume_id in site.volumes.mounted, "the guest has not let go"
+    assert site.volumes.attachment(volume_id) is None
 
 
 @promise("DetachVolume", "a volume that is attached nowhere is refused: IncorrectState", source=ERRORS)
@@ -370,3 +372,5 @@ def test_the_status_of_a_healthy_volume(site: Site) -> None:
         return [t["VolumeStatus"]["Status"] for t in told] == ["ok"]
 
     site.until("ok", ok)
+    (told,) = site.ec2().describe_volume_status(VolumeIds=[volume_id])["VolumeStatuses"]
+    assert (told["VolumeId"], told["AvailabilityZone"]) == (volume_id, site.zone)

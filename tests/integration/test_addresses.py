@@ -241,8 +241,11 @@ def test_the_router_does_not_answer_a_ping(net: Net) -> None:
 
 
 def test_a_ping_of_the_address_reaches_its_owner(net: Net) -> None:
+    ping = ["nsenter", "-t", str(net.client), "-n", "-m", "ping", "-c", "1", "-W", "1", str(net.public)]
     net.addresses.map(net.public, net.a)
-    run(["nsenter", "-t", str(net.client), "-n", "-m", "ping", "-c", "1", "-W", "1", str(net.public)], timeout_s=5)
+    assert "1 received" in run(ping, timeout_s=5).stdout
+    net.addresses.unmap(net.public)
+    assert not run(ping, timeout_s=5, check=False).ok
 
 
 def test_a_node_reaches_its_own_address_and_that_of_another(net: Net) -> None:

@@ -17,11 +17,11 @@ from harness.region.plane import Plane
 from harness.region.semantics.volume_changes import DAY_S, MOST_PER_DAY
 from harness.region.state import Volume
 from harness.topology import ZONE
+from tests.contract.site import error_of
 from tests.integration.ec2_site import (  # noqa: F401  fixtures among them
     Site,
     books,
     described,
-    error_of,
     site,
     two,
 )
@@ -269,6 +269,7 @@ def test_a_new_gateway_gives_the_device_that_was_promised(
     site.volumes.places[volume].clear()  # `attached` was said before the guest had it
     again()
     wait_for("the device", lambda: len(site.volumes.attachments(volume)) == 1, timeout_s=5)
+    assert [place.instance_id for place in site.volumes.attachments(volume)] == [two[0]]
 
 
 def test_a_new_gateway_finishes_what_is_creating_or_deleting(site: Site, volume: str, again: Any) -> None:

@@ -229,6 +229,8 @@ def test_a_secondary_address_that_its_owner_has_not_configured_is_silent(site: S
         silent(asker)
         asker.send(b"anyone?")
         silent(asker)
+    told = site.ec2.describe_network_interfaces(NetworkInterfaceIds=[site.interface("b")])["NetworkInterfaces"][0]
+    assert VIP in [row["PrivateIpAddress"] for row in told["PrivateIpAddresses"]], "it is b's all the time"
 
 
 def test_only_the_owner_of_a_private_address_can_send_from_it(site: Site) -> None:
