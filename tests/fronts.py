@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import json
 import subprocess
@@ -15,20 +14,17 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 import boto3
-from aiohttp import web
 from botocore.config import Config
-from moto.server import ThreadedMotoServer
 
 from harness.region.books import Books
 from harness.region.control import KEY_HEADER
-from harness.region.gateway import Gateway
 from harness.region.guest import GuestLost, Ran
 from harness.region.plane import Plane
 from harness.region.state import Instance, State
 from harness.topology import Topology
+from tests.in_process import KEY, serve
 from tests.planes import FakeAddresses, FakeInstances, FakeJournal, FakeVolumes
 
-KEY = "harness-key"
 NODE_KEY = "node-key"
 NODE_ID = "i-0123456789abcdef0"
 SIGNED = "AWS4-HMAC-SHA256 Credential={key}/20260101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=0"
@@ -139,15 +135,6 @@ def new_plane(topology: Topology, books: Books, guests: FakeGuests, journal: Fak
 
 
 @contextmanager
-def moto() -> Iterator[Books]:
-    """The books in this process."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    yield Books(host="127.0.0.1", port=server.get_host_and_port()[1])
-    server.stop()
-
-
-@contextmanager
 def front(books: Books, folder: Path) -> Iterator[Front]:
     """A gateway over `books`; STATE_ROOT has to be `folder` already."""
     topology = Topology(cell="frt-front", slot=9)
@@ -176,27 +163,3 @@ def front(books: Books, folder: Path) -> Iterator[Front]:
     yield made
     guests.hold.set()
     made.stop()
-
-
-def serve(plane: Plane) -> tuple[str, Callable[[], None]]:
-    """The gateway on a free port of the loopback, in a thread of its own; its URL, and what ends it."""
-    loop = asyncio.new_event_loop()
-
-    async def start() -> tuple[web.AppRunner, str]:
-        runner = web.AppRunner(Gateway(plane=plane, harness_key=KEY).app(), shutdown_timeout=1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
-        await site.start()
-        return runner, f"http://127.0.0.1:{runner.addresses[0][1]}"
-
-    runner, url = loop.run_until_complete(start())
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-
-    def stop() -> None:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(15)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
-
-    return url, stop

@@ -15,9 +15,10 @@ from harness import topology as topologies
 from harness.region.books import Books
 from tests.contract import guard
 from tests.contract.aws import AwsAccount, aws_account
-from tests.contract.local import local_books, local_site
+from tests.contract.local import TOPOLOGY, local_site
 from tests.contract.promises import BACKENDS
 from tests.contract.site import Site
+from tests.in_process import books_of
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -62,7 +63,7 @@ def books(backend: str) -> Iterator[Books | None]:
     if backend == "aws":
         yield None
         return
-    with local_books(backend) as found:
+    with books_of(backend, TOPOLOGY) as found:
         yield found
 
 

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
-import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import boto3
-from aiohttp import web
-from moto.server import ThreadedMotoServer
 
 from harness.cloud import Cloud
-from harness.region import localstack
-from harness.region.books import Books, place_file
+from harness.region.books import Books
 from harness.region.calls import AwsError
-from harness.region.cleanup import cleanup
 from harness.region.control import KEY_HEADER
-from harness.region.gateway import Gateway
 from harness.region.plane import Plane
 from harness.region.state import State
 from harness.topology import REGION_NAME, ZONE, Topology
-from tests.contract.site import KEY, Site
+from tests.contract.site import Site
 from tests.fronts import FakeGuests
-from tests.integration.data_plane import localstack_image
+from tests.in_process import KEY, serve
 from tests.planes import FakeAddresses, FakeFilters, FakeInstances, FakeJournal, FakeVolumes
 
 TOPOLOGY = Topology(cell="ctr-contract", slot=11)
@@ -119,24 +112,6 @@ class LocalSite(Site):
 
 
 @contextmanager
-def local_books(kind: str) -> Iterator[Books]:
-    """The books alone: moto in this process, or LocalStack in a container (skips where its image is not built)."""
-    if kind == "moto":
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-        yield Books(host="127.0.0.1", port=server.get_host_and_port()[1])
-        server.stop()
-        return
-    image = localstack_image()
-    TOPOLOGY.state_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        localstack.start(TOPOLOGY, image)
-        yield localstack.wait(TOPOLOGY, place_file(TOPOLOGY))
-    finally:
-        cleanup(TOPOLOGY)
-
-
-@contextmanager
 def local_site(books: Books, session: boto3.session.Session) -> Iterator[LocalSite]:
     """A fresh region over these books: a gateway, no instance, a VPC of its own. The state folder is the caller's."""
     topology = TOPOLOGY
@@ -204,29 +179,3 @@ def image_id(books: Books) -> str:
         return found.findtext("imageId") or ""
     made = books.call("RegisterImage", {"Name": IMAGE, "RootDeviceName": "/dev/xvda", "Architecture": "x86_64"})
     return made.root.findtext("imageId") or ""
-
-
-def serve(plane: Plane) -> tuple[str, Callable[[], None]]:
-    """The gateway on a free port of the loopback, in a thread of its own; returns its URL and what ends it."""
-    loop = asyncio.new_event_loop()
-    started: list[str] = []
-
-    async def start() -> web.AppRunner:
-        runner = web.AppRunner(Gateway(plane=plane, harness_key=KEY).app(), shutdown_timeout=1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        started.append(f"http://127.0.0.1:{runner.addresses[0][1]}")
-        return runner
-
-    runner = loop.run_until_complete(start())
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-
-    def stop() -> None:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
-
-    return started[0], stop

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import boto3
 import pytest
@@ -16,11 +16,11 @@ from botocore.exceptions import ClientError
 from botocore.httpsession import URLLib3Session
 
 from harness.command import wait_for
+from tests.in_process import KEY
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
 
-KEY = "harness-key"
 API_VERSIONS = {"ec2": "2016-11-15", "sts": "2011-06-15"}
 DEVICE = "/dev/sdf"
 
@@ -93,6 +93,17 @@ class Site:
         for instance_id in ids:
             self.wait_instance(instance_id, "running")
         return ids[0], ids[1]
+
+    def with_a_public_address(self) -> str:
+        """A running instance that wants a public address of its own (AssociatePublicIpAddress)."""
+        nic = {"DeviceIndex": 0, "SubnetId": self.subnet_id, "AssociatePublicIpAddress": True}
+        made = self.ec2().run_instances(
+            ImageId=self.image_id, MinCount=1, MaxCount=1, InstanceType=cast(Any, self.instance_type),
+            NetworkInterfaces=[cast(Any, nic)],
+        )  # fmt: skip
+        instance_id = made["Instances"][0]["InstanceId"]
+        self.wait_instance(instance_id, "running")
+        return instance_id
 
     def instance(self, instance_id: str) -> Any:
         """As DescribeInstances shows it."""

@@ -5,37 +5,27 @@ What AWS promises is in tests/contract; here is what the region does beyond that
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import boto3
 import pytest
-from aiohttp import web
 from botocore.config import Config
-from botocore.exceptions import ClientError
-from moto.server import ThreadedMotoServer
 
 from harness import topology as topologies
 from harness.cloud import Cloud
-from harness.region import localstack
-from harness.region.books import Books, place_file
-from harness.region.cleanup import cleanup
-from harness.region.gateway import Gateway
+from harness.region.books import Books
 from harness.region.plane import Plane
 from harness.region.state import State
 from harness.topology import Topology
-from tests.integration.data_plane import localstack_image
+from tests.in_process import KEY, books_of, serve
 from tests.planes import FakeAddresses, FakeFilters, FakeInstances, FakeJournal, FakeVolumes
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
-
-KEY = "harness-key"
 
 
 @dataclass(kw_only=True)
@@ -86,48 +76,10 @@ class Site:
         )
 
 
-def serve(plane: Plane) -> tuple[str, Callable[[], None]]:
-    """The gateway on a free port of the loopback, in a thread of its own; returns its URL and what ends it."""
-    loop = asyncio.new_event_loop()
-    started: list[str] = []
-
-    async def start() -> web.AppRunner:
-        runner = web.AppRunner(Gateway(plane=plane, harness_key=KEY).app())
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        started.append(f"http://127.0.0.1:{runner.addresses[0][1]}")
-        return runner
-
-    runner = loop.run_until_complete(start())
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-
-    def stop() -> None:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
-
-    return started[0], stop
-
-
 @pytest.fixture(scope="module", params=["moto", pytest.param("localstack", marks=pytest.mark.soak)])
 def books(request: pytest.FixtureRequest) -> Iterator[Books]:
-    if request.param == "moto":
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-        yield Books(host="127.0.0.1", port=server.get_host_and_port()[1])
-        server.stop()
-        return
-    topology = Topology(cell="lst-actions", slot=7)
-    image = localstack_image()
-    topology.state_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        localstack.start(topology, image)
-        yield localstack.wait(topology, place_file(topology))
-    finally:
-        cleanup(topology)
+    with books_of(request.param, Topology(cell="lst-actions", slot=7)) as found:
+        yield found
 
 
 @pytest.fixture
@@ -161,12 +113,6 @@ def two(site: Site) -> tuple[str, str]:
     ips = {"a": str(site.topology.node_address(1)), "b": str(site.topology.node_address(2))}
     ids = cloud.run_instances(ips, image="node:test", subnet_id=subnet, timeout_s=10)
     return ids["a"], ids["b"]
-
-
-def error_of(call: Callable[..., object], **params: object) -> str:
-    with pytest.raises(ClientError) as caught:
-        call(**params)
-    return str(caught.value.response["Error"]["Code"])
 
 
 def described(site: Site, instance_id: str) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from harness.region import ec2_filters, ec2_network_acls
-from tests.integration.ec2_site import Site, books, described, error_of, site, two
+from tests.contract.site import error_of
+from tests.integration.ec2_site import Site, books, described, site, two
 
 __all__ = ["books", "site", "two"]
 

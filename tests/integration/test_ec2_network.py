@@ -10,7 +10,8 @@ import pytest
 
 from harness.command import wait_for
 from harness.region import ec2_addresses, ec2_interfaces, ec2_routes
-from tests.integration.ec2_site import Site, books, described, error_of, site, two
+from tests.contract.site import error_of
+from tests.integration.ec2_site import Site, books, described, site, two
 
 __all__ = ["books", "site", "two"]
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from harness import topology as topologies
 from harness.command import wait_for
@@ -22,6 +21,7 @@ from harness.region.semantics.instances import INSTANCE_LIMIT, TERMINATED_VISIBL
 from harness.region.state import State
 from harness.region.timing import Delays
 from harness.topology import Topology
+from tests.in_process import moto
 from tests.planes import FakeAddresses, FakeInstances, FakeJournal, FakeVolumes
 
 GONE = "i-0123456789abcdef0"
@@ -29,12 +29,9 @@ GONE = "i-0123456789abcdef0"
 
 @pytest.fixture(scope="module")
 def books() -> Iterator[Books]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    made = Books(host="127.0.0.1", port=server.get_host_and_port()[1])
-    made.call("RegisterImage", {"Name": "node:test", "RootDeviceName": "/dev/xvda", "Architecture": "x86_64"})
-    yield made
-    server.stop()
+    with moto() as made:
+        made.call("RegisterImage", {"Name": "node:test", "RootDeviceName": "/dev/xvda", "Architecture": "x86_64"})
+        yield made
 
 
 class Region:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,28 +16,20 @@ from harness.errors import InfrastructureError
 from harness.faults.cloud_api import ApiFault, api_fault, metadata_fault
 from harness.faults.types import dump, load
 from harness.region import metadata
-from harness.region.books import Books
 from harness.region.control import Control
 from harness.region.credentials import HarnessKey
 from harness.topology import Topology
-from tests.fronts import KEY, NODE_ID, NODE_KEY, Front, front, moto
+from tests.fronts import KEY, NODE_ID, NODE_KEY, Front
 
 pytestmark = pytest.mark.timeout(60)
 
 
-@pytest.fixture(scope="module")
-def books() -> Iterator[Books]:
-    with moto() as books:
-        yield books
-
-
 @pytest.fixture
-def site(books: Books, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
-    monkeypatch.setattr(topologies, "STATE_ROOT", tmp_path)
-    with front(books, tmp_path) as made:
-        monkeypatch.setattr(Topology, "endpoint_url", made.url)
-        HarnessKey(access_key_id=KEY, secret_access_key="x").write(made.topology.state_dir)
-        yield made
+def site(site: Front, monkeypatch: pytest.MonkeyPatch) -> Front:
+    """The harness's own client finds it as a region's."""
+    monkeypatch.setattr(Topology, "endpoint_url", site.url)
+    HarnessKey(access_key_id=KEY, secret_access_key="x").write(site.topology.state_dir)
+    return site
 
 
 @pytest.fixture

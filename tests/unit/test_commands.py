@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
-from harness import topology as topologies
 from harness.cloud import Cloud, CommandResult
 from harness.command import run, wait_for
 from harness.region import guest
-from harness.region.books import Books
 from harness.region.calls import AwsError
 from harness.region.semantics.commands import (
     TERMINAL,
@@ -25,7 +21,8 @@ from harness.region.semantics.commands import (
     shown,
     status_of,
 )
-from tests.fronts import KEY, NODE_ID, Front, front, moto
+from tests.contract.site import error_of
+from tests.fronts import KEY, NODE_ID, Front
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -34,25 +31,6 @@ ORDER: dict[str, Any] = {
     "InstanceIds": [NODE_ID],
     "Parameters": {"commands": ["echo a", "echo b"]},
 }
-
-
-@pytest.fixture(scope="module")
-def books() -> Iterator[Books]:
-    with moto() as books:
-        yield books
-
-
-@pytest.fixture
-def site(books: Books, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
-    monkeypatch.setattr(topologies, "STATE_ROOT", tmp_path)
-    with front(books, tmp_path) as made:
-        yield made
-
-
-def error_of(call: Callable[..., object], **params: object) -> str:
-    with pytest.raises(ClientError) as caught:
-        call(**params)
-    return str(caught.value.response["Error"]["Code"])
 
 
 def test_an_order_has_defaults() -> None:

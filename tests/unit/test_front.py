@@ -7,37 +7,21 @@ import socket
 import threading
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError, HTTPClientError, ReadTimeoutError
 
-from harness import topology as topologies
-from harness.region.books import Books
 from harness.region.control import restore_delays
 from harness.topology import ZONE
-from tests.fronts import KEY, NODE_ID, NODE_KEY, SIGNED, Front, front, moto
+from tests.fronts import KEY, NODE_ID, NODE_KEY, SIGNED, Front
 
 pytestmark = pytest.mark.timeout(60)
 
 TARGET = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": "AmazonSSM.SendCommand"}
-
-
-@pytest.fixture(scope="module")
-def books() -> Iterator[Books]:
-    with moto() as books:
-        yield books
-
-
-@pytest.fixture
-def site(books: Books, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
-    monkeypatch.setattr(topologies, "STATE_ROOT", tmp_path)
-    with front(books, tmp_path) as made:
-        yield made
 
 
 def error_of(call: Callable[..., object], **params: object) -> tuple[str, int]:
