@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from harness.cell.policy import Scalar, unknown_facts
+from harness.clients.kinds import KINDS
 from harness.errors import UsageError
 
 PROFILES = Path(__file__).resolve().parents[2] / "fixtures" / "pbx"
@@ -72,7 +73,15 @@ class Recovers:
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     registrations: bool | None = None
-    calls: bool | None = None
+    calls: bool | tuple[str, ...] | None = None
+    """True: those of every kind of client; else the kinds (harness/clients/kinds.py) whose calls come back."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of client whose calls the product claims to recover."""
+        if isinstance(self.calls, bool) or self.calls is None:
+            return tuple(KINDS) if self.calls else ()
+        return self.calls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +171,9 @@ def problems(profile: Profile) -> list[str]:
         wrong.append("sip: no port at all")
     if profile.agent == SHIPPED_AGENT and profile.params.get("profile") != profile.name:
         wrong.append(f"params.profile must be {profile.name!r}: it is where the agent finds the commands")
+    wrong += [
+        f"recovers.calls: no kind of client is called {kind!r}" for kind in set(profile.recovers.kinds) - set(KINDS)
+    ]
     return wrong + unknown_facts("params", profile.params)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from harness.clients.probes import ProbeProcess, sip_options
+from harness.clients.probes import sip_options
+from harness.clients.processes import ProbeProcess
 from harness.observers import Observers
 from harness.rundir import RunDir
 
