@@ -22,8 +22,8 @@ from harness.clients.call import Call, Line, Outcome
 from harness.clients.callee import Callee, mark
 from harness.clients.media import Audio, Ports, Token
 from harness.clients.open_loop import Turn
-from harness.clients.options import address
 from harness.clients.recorder import Recorder
+from harness.clients.shooting import address
 from harness.clients.sip.dialog import Invitation
 from harness.clients.sip.digest import Credentials
 from harness.clients.sip.message import BadMessage, Message, parse, response
