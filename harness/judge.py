@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from harness import fates
+from harness import fates, sip_figures
 from harness.checkers.types import Checker, Evidence, FaultRecord
 from harness.phases import Breakdown, breakdown
 from harness.results import CLOCKS, CheckResult, Outage, clock_ids, overall, slowest, split_clock
@@ -52,7 +52,7 @@ def judge(evidence: Evidence, checkers: Sequence[Checker], *, meta: dict[str, An
         "checks": [asdict(check) for check in checks],
         "calls": calls,
         "registrations": None,
-        "sip": None,
+        "sip": sip_figures.figures(evidence),
         "data": None,
         "faults": [_fault_row(f, evidence) for f in evidence.faults],
         "not_run": [what for key, what in NOT_MEASURED.items() if measured.get(key) is None],
