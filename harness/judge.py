@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from harness import fates, sip_figures
+from harness import fates, registrations, sip_figures
 from harness.checkers.types import Checker, Evidence, FaultRecord
 from harness.phases import Breakdown, breakdown
 from harness.results import CLOCKS, CheckResult, Outage, clock_ids, overall, slowest, split_clock
@@ -51,7 +51,7 @@ def judge(evidence: Evidence, checkers: Sequence[Checker], *, meta: dict[str, An
         "phases": _phase_rows(_path(evidence, head)),
         "checks": [asdict(check) for check in checks],
         "calls": calls,
-        "registrations": None,
+        "registrations": registrations.figures(evidence.ops, fault_ns=evidence.first_fault_ns),
         "sip": sip_figures.figures(evidence),
         "data": None,
         "faults": [_fault_row(f, evidence) for f in evidence.faults],

@@ -21,8 +21,9 @@ WORDS = {"options": "OPTIONS", "register": "REGISTER", "new_call": "new calls", 
 
 def words_of(name: str) -> str:
     """`options_tls` is "OPTIONS over TLS", `calls_ip_phone` "held calls (ip_phone)"."""
-    if name.startswith("calls_"):
-        return f"held calls ({name.removeprefix('calls_')})"
+    for prefix, words in (("calls_", "held calls"), ("clients_", "registered clients")):
+        if name.startswith(prefix):
+            return f"{words} ({name.removeprefix(prefix)})"
     clock, transport = split_clock(name)
     return WORDS.get(clock, clock) + ("" if transport == "udp" else f" over {transport.upper()}")
 

@@ -145,8 +145,48 @@ class HeldCalls:
         return [*argv, "--first", str(first), "--process", self.name, "--cell", cell.topology.cell]
 
 
+@dataclass(frozen=True, kw_only=True)
+class RegisteredClients:
+    """`count` clients of one kind that stay registered: how many lose their way, and when are they back?"""
+
+    kind: str
+    count: int
+
+    def __post_init__(self) -> None:
+        kind(self.kind)
+        if not 1 <= self.count <= MAX_CLIENTS:
+            raise ValueError(f"registered clients of {self.kind}: count is 1-{MAX_CLIENTS}, not {self.count}")
+
+    @property
+    def name(self) -> str:
+        return f"clients_{self.kind}"
+
+    @property
+    def timing(self) -> None:
+        return None
+
+    @property
+    def watch_s(self) -> float:
+        return 0.0
+
+    @property
+    def stop_s(self) -> float:
+        return 15.0
+
+    def arguments(self, cell: CellLike) -> list[str]:
+        argv = ["-m", "harness.clients.population", "--to"]
+        argv += [f"{cell.public_ip}:{port_of(cell.profile, kind(self.kind).transport)}"]
+        argv += ["--domain", cell.profile.sip.domain, "--kind", self.kind, "--count", str(self.count)]
+        at = list(KINDS).index(self.kind)
+        first = int(cell.profile.extensions.first) + 2 * MAX_HELD * len(KINDS) + MAX_CLIENTS * at
+        return [*argv, "--first", str(first), "--process", self.name]
+
+
 MAX_HELD = 200
 """Calls of one kind at most: two extensions each."""
+
+MAX_CLIENTS = 1800
+"""Registered clients of one kind at most, an extension each."""
 
 
 def sip_options(*, period_s: float = 0.05, deadline_s: float = 0.5, transport: TransportName = "udp") -> ProbeSpec:
@@ -167,6 +207,11 @@ def new_calls(*, period_s: float = 0.1, deadline_s: float = 1.0, transport: Tran
 def held_calls(*, count: int, kind: str = "ip_phone") -> HeldCalls:
     """Calls held across the fault: what becomes of each of them?"""
     return HeldCalls(kind=kind, count=count)
+
+
+def registered(*, count: int, kind: str = "ip_phone") -> RegisteredClients:
+    """Clients that stay registered: the storm of their coming back."""
+    return RegisteredClients(kind=kind, count=count)
 
 
 def port_of(profile: Any, transport: TransportName) -> int:

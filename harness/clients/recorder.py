@@ -34,9 +34,13 @@ class Recorder:
         """An answer to an attempt that had ended already: told, but it ends nothing (`f` is "<clock>_late")."""
         self._put(Op(time_ns=time_ns, process=self._process, f=f"{self.f}_late", type="info", value=value))
 
+    def op(self, f: str, kind: OpType, time_ns: int, value: dict[str, Any], *, error: str | None = None) -> None:
+        """Any op of this process; for those that watch more than one thing."""
+        self._put(Op(time_ns=time_ns, process=self._process, f=f, type=kind, value=value, error=error))
+
     def note(self, f: str, time_ns: int, value: dict[str, Any]) -> None:
         """Something else worth knowing about this process."""
-        self._put(Op(time_ns=time_ns, process=self._process, f=f, type="ok", value=value))
+        self.op(f, "ok", time_ns, value)
 
     def close(self) -> None:
         """Write what is left."""

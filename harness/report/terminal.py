@@ -25,6 +25,7 @@ def ending(results: Mapping[str, Any], *, run_dir: Path, command: str) -> list[s
         lines.append(line("phases", phases(results)))
     lines += [line("clock", text) for text in clock_lines(results)]
     lines += [line("" if n else "calls", text) for n, text in enumerate(call_lines(results))]
+    lines += [line("" if n else "clients", text) for n, text in enumerate(registration_lines(results))]
     owner = _check(results, "single_owner")
     if owner:
         lines.append(line("owner", str(owner["why"])))
@@ -103,6 +104,24 @@ def call_lines(results: Mapping[str, Any]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(CALL_COLUMNS))]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return [f"{calls['total']}: {' · '.join(parts)}", *table]
+
+
+def registration_lines(results: Mapping[str, Any]) -> list[str]:
+    """`200: 60 lost their way, back 50% 8.1 s, 100% 12.4 s …`, then a line per kind."""
+    found = results.get("registrations")
+    if not found:
+        return []
+    storm = f"peak {found['peak_registers_per_s']} REGISTER/s, {found['peak_handshakes_per_s']} handshakes/s"
+    rows = [f"{row['kind']} ({row['transport']}) {_registration_text(row)}" for row in found["by_kind"]]
+    return [f"{_registration_text(found)}; {storm}", *(rows if len(rows) > 1 else [])]
+
+
+def _registration_text(row: Mapping[str, Any]) -> str:
+    if not row["lost"]:
+        return f"{row['total']}: none noticed anything"
+    back = ", ".join(f"{share} {'never' if s is None else f'{s:.1f} s'}" for share, s in row["back_s"].items())
+    refused = f", {row['refused']} refusals" if row["refused"] else ""
+    return f"{row['total']}: {row['lost']} lost their way, back after {back}{refused}"
 
 
 CALL_COLUMNS = ("kind", "transport", "calls", "fate", "gap min/median/max", "dialog")
