@@ -34,7 +34,8 @@ def figures(evidence: Evidence) -> dict[str, Any] | None:
     registers = _pairs(evidence, "register")
     if evidence.steady_ns is None or not (calls or registers):
         return None
-    ends = [op for op in evidence.ops if op.f.startswith("new_call") and op.f.endswith("_bye")]
+    names = {f"{name}_bye" for name in clock_ids("new_call").values()}
+    ends = [op for op in evidence.ops if op.f in names and op.time_ns >= evidence.steady_ns]
     return {
         span: {
             **_registration([p for p in registers if _span_of(p.invoke.time_ns, evidence) == span]),
