@@ -1,15 +1,16 @@
-"""How much load the system carries before callers notice: the knee of a ramp, and whether it was the PBX's or the host's.
+"""How much load the system carries before callers notice: the knee of a ramp, and whether the PBX or the host was it.
 
 Pure. A ramp is a row of levels, each with what the clocks measured while the load was offered; the knee is the highest
-level below the first one that broke a limit. A level during which the host itself was too busy to measure (the metronome
-ticked late, sends slipped) ends the ramp, too, and then the knee is only a lower bound: the host was the limit, not the
-PBX. The unit is the ramp: n of them give a median and a spread, and fewer than three give no figure.
+level below the first one that broke a limit. A level during which the host itself was too busy to measure (the
+metronome ticked late, sends slipped) ends the ramp, too, and then the knee is only a lower bound: the host was the
+limit, not the PBX. The unit is the ramp: n of them give a median and a spread, fewer than three give no figure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 from typing import Any, Literal
 
@@ -74,7 +75,7 @@ def broken(level: Level, limits: Limits) -> list[str]:
 
 def knee(levels: Sequence[Level], limits: Limits) -> Knee:
     """The knee of one ramp, its levels in the order in which they were offered, each above the one before."""
-    if any(b.load <= a.load for a, b in zip(levels, levels[1:], strict=False)):
+    if any(b.load <= a.load for a, b in pairwise(levels)):
         raise ValueError("the levels of a ramp rise")
     held: float | None = None
     for level in levels:
