@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from harness import fates, registrations, sip_figures
+from harness import fates, noise, registrations, sip_figures
 from harness.checkers.types import Checker, Evidence, FaultRecord
 from harness.phases import Breakdown, breakdown
 from harness.results import CLOCKS, CheckResult, Outage, clock_ids, overall, slowest, split_clock
@@ -54,6 +54,7 @@ def judge(evidence: Evidence, checkers: Sequence[Checker], *, meta: dict[str, An
         "registrations": registrations.figures(evidence.ops, fault_ns=evidence.first_fault_ns),
         "sip": sip_figures.figures(evidence),
         "data": None,
+        "noise": noise.floor(evidence),
         "faults": [_fault_row(f, evidence) for f in evidence.faults],
         "not_run": [what for key, what in NOT_MEASURED.items() if measured.get(key) is None],
         "deviations": meta.get("deviations", []),
