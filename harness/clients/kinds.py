@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.clients.sip.agent import Behaviour
+from harness.clients.sip.reconnect import Backoff
 from harness.results import TransportName
 
 
@@ -27,6 +29,17 @@ class ClientKind:
     sleeps_s: float | None = None
     watch_s: float = 3.0
     module: str = "harness.clients.phones"
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """What a user agent of this kind is told. Softphones try again after 2 s and double, the RFC's 30 s is theirs
+        to choose (RFC 5626 4.5: configurable)."""
+        return Behaviour(
+            transport=self.transport,
+            expires_s=self.expires_s,
+            keepalive_s=self.keepalive_s,
+            backoff=Backoff(base_s=2.0, max_s=30.0),
+        )
 
 
 KINDS: dict[str, ClientKind] = {
