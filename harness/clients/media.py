@@ -39,9 +39,12 @@ class Token:
         if len(self.run) != 8 or self.role not in ("A", "B") or not 0 <= self.n < 2**32:
             raise ValueError(f"not a token: {self}")
 
+    def word(self) -> bytes:
+        return _MARK + self.run + self.role.encode() + self.n.to_bytes(4, "big")
+
     def payload(self) -> bytes:
-        token = _MARK + self.run + self.role.encode() + self.n.to_bytes(4, "big")
-        return (token * (FRAME_BYTES // len(token) + 1))[:FRAME_BYTES]
+        word = self.word()
+        return (word * (FRAME_BYTES // len(word) + 1))[:FRAME_BYTES]
 
 
 def heard(data: bytes) -> Token | None:
