@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -171,6 +173,31 @@ def test_wrong_audio_is_not_right(out: Path) -> None:
         ("c1", "caller"): [None],
         ("c1", "callee"): [None],
     }
+
+
+def test_noise_at_its_ports_is_counted_and_harms_nothing(out: Path) -> None:
+    chance = random.Random(11)
+
+    async def talk() -> LegState:
+        engine = await MediaEngine.start(out=out)
+        try:
+            ports = await two_way(engine, A, B, mark_a=TOKEN_A, mark_b=TOKEN_B)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as noise:
+                for n in range(2000):
+                    data = chance.randbytes(chance.choice([0, 1, 11, 12, 13, 40, 172, 1400]))
+                    noise.sendto(b"\x80\x00" + data if n % 2 else data, (HOST, ports[0] + n % 4 // 3))
+                    if n % 100 == 99:
+                        await asyncio.sleep(0.005)
+            right = (await engine.state(A)).right
+            await engine.heard(A, frames=right + 5, timeout_s=5)
+            return await engine.close(A)
+        finally:
+            await engine.stop()
+
+    state = asyncio.run(talk())
+    assert state.foreign > 300
+    assert state.lost <= state.overflowed
+    assert state.ssrcs <= 64
 
 
 def test_an_engine_told_to_end_writes_what_it_knows_and_its_user_hears_of_it(out: Path) -> None:

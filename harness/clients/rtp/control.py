@@ -38,7 +38,8 @@ class Leg:
 class LegState:
     """What a leg has received and sent so far; times on CLOCK_MONOTONIC, None while nothing right came.
 
-    `longest_gap` is (from_ns, to_ns) of the longest silence that has ended.
+    `longest_gap` is (from_ns, to_ns) of the longest silence that has ended. The host's fault, not the network's:
+    `overflowed` packets were not read in time, `skipped` were not sent in time, `unsent` were refused by the kernel.
     """
 
     received: int
@@ -51,6 +52,7 @@ class LegState:
     last_ns: int | None
     since_last_ms: float | None
     longest_gap: tuple[int, int] | None
+    overflowed: int
     jitter_ms: float | None
     ssrcs: int
     sent: int
@@ -204,6 +206,7 @@ def _state(row: dict[str, Any]) -> LegState:
         last_ns=row["last_ns"],
         since_last_ms=row["since_last_ms"],
         longest_gap=(longest["from_ns"], longest["to_ns"]) if longest else None,
+        overflowed=row["overflowed"],
         jitter_ms=row["jitter_ms"],
         ssrcs=len(row["ssrcs"]),
         sent=row["sent"],

@@ -41,7 +41,7 @@ from harness.errors import HarnessError
 PAUSE_BUCKET_NS = 1_000_000
 LONGEST_WAIT_S = 0.1
 READ_ROUNDS = 8
-"""How often one wake-up goes back for more: a flood must not keep the frames from going out."""
+"""How often one wake-up goes back for more when the next slot is due: a flood must not keep the frames in."""
 
 REPORTS_EVERY_NS = 100_000_000
 OTHER = {"caller": "callee", "callee": "caller"}
@@ -121,8 +121,8 @@ class Engine:
 
     def _read(self) -> None:
         self._stamps.refresh()
-        for _ in range(READ_ROUNDS):
-            ready = self._epoll.poll(0, 4096)
+        rounds = 0
+        while ready := self._epoll.poll(0, 4096):
             for number, _events in ready:
                 end, audio = self._readers[number]
                 if audio:
@@ -131,7 +131,9 @@ class Engine:
                         self._tell_gap(end, gap)
                 else:
                     end.read_reports(self._buffer, self._stamps)
-            if not ready:
+            rounds += 1
+            due_ns = self._wheel.next_ns()
+            if rounds >= READ_ROUNDS and (due_ns is None or now_ns() >= due_ns):
                 return
 
     # -- the history --------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import socket
+import sys
 from typing import Any
 
 from harness.clients.rtp import marks
@@ -21,6 +22,11 @@ FIRST_PORT, LAST_PORT = 20000, 31998
 """Below the new-call probe's and the kernel's own."""
 
 LATE_BUCKET_NS = 100_000
+
+SO_RXQ_OVFL = 40
+"""asm-generic/socket.h: packets that the kernel dropped because the socket was full, told with the next (socket(7))."""
+
+_RECEIVE_BUFFER = 1 << 20
 
 
 class PortPairs:
@@ -58,7 +64,7 @@ class End:
         self.reception = Reception()
         self.remote: Address | None = None
         self.sending = False
-        self.sent = self.unsent = self.skipped = 0
+        self.sent = self.unsent = self.skipped = self.overflowed = 0
         self.late = Histogram(width_ns=LATE_BUCKET_NS)
         self.opened_ns = now_ns()
         self.rtp, self.rtcp = ports.open(host)
@@ -115,6 +121,8 @@ class End:
             size, control, _, _ = self.rtp.recvmsg_into([buffer], CONTROL_BYTES)
         except OSError:
             return None
+        if len(control) > 1:
+            self._count_overflow(control)
         received_ns = stamps.received_ns(control)
         fields = unpack(buffer, size)
         if fields is None:
@@ -181,6 +189,7 @@ class End:
         return {
             "call": self.call,
             "side": self.side,
+            "local": self.local,
             "opened_ns": self.opened_ns,
             "received": reception.received,
             "right": reception.right,
@@ -188,6 +197,7 @@ class End:
             "lost": reception.lost,
             "reordered": reception.reordered,
             "duplicates": reception.duplicates,
+            "overflowed": self.overflowed,
             "ssrcs": reception.ssrcs(),
             "jitter_ms": reception.jitter_ms,
             "longest": {"from_ns": longest.from_ns, "to_ns": longest.to_ns} if longest else None,
@@ -209,6 +219,11 @@ class End:
         self.rtp.close()
         self.rtcp.close()
 
+    def _count_overflow(self, control: list[tuple[int, int, bytes]]) -> None:
+        for level, kind, data in control:
+            if level == socket.SOL_SOCKET and kind == SO_RXQ_OVFL:
+                self.overflowed = int.from_bytes(data[:4], sys.byteorder)
+
     def _stamp_at(self, at_ns: int) -> int:
         """The sampling clock goes on while nothing is sent."""
         return self._stamp + (at_ns - self.opened_ns) // UNIT_NS & 0xFFFFFFFF
@@ -221,5 +236,7 @@ def ms(nanoseconds: int) -> float:
 def _udp() -> socket.socket:
     made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     made.setblocking(False)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
     made.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    made.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
     return made

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from struct import Struct
 
+from harness.clients.sip.transport import SO_TIMESTAMPNS
 from harness.clock import NS_PER_S, now_ns
 
 TIMESPEC = Struct("@qq")
@@ -43,7 +44,7 @@ class Stamps:
 
     def received_ns(self, control: list[tuple[int, int, bytes]]) -> int:
         """When the kernel received it; now, where it gave no stamp or one that can't be true."""
-        if control:
+        if control and control[0][1] == SO_TIMESTAMPNS:
             seconds, nanoseconds = TIMESPEC.unpack_from(control[0][2])
             stamp_ns: int = seconds * NS_PER_S + nanoseconds - self.offset_ns
             if abs(self._monotonic_ns() - stamp_ns) < 60 * NS_PER_S:
