@@ -1,5 +1,5 @@
-"""The pieces of SIP's grammar (RFC 3261 section 25.1) that decide whether a message can be believed. Pure, and linear in
-the length of what they are given: every repetition is possessive.
+"""The pieces of SIP's grammar (RFC 3261 section 25.1) that decide whether a message can be believed. Pure, and linear
+in the length of what they are given: every repetition is possessive.
 """
 
 from __future__ import annotations
