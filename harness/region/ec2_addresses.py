@@ -13,6 +13,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
 
+from harness.region import address_agreement
 from harness.region.calls import BOOKS_ACCOUNT, AwsError, Call, answer, put, take_filters
 from harness.region.plane import Action, Plane, refuse_dry_run
 from harness.region.semantics import addresses as semantics
@@ -63,6 +64,8 @@ def associate_address(plane: Plane, call: Call) -> bytes:
             address.public_ip,
             address.private_ip,
             target=private_ip,
+            instance_id=target.instance_id,
+            interface_id=call.get("NetworkInterfaceId"),
             target_state=plane.state_of(target),
             allow_reassociation=call.flag("AllowReassociation", default=True),
         )
@@ -76,17 +79,18 @@ def associate_address(plane: Plane, call: Call) -> bytes:
         if gives_up is not None:
             changes[gives_up] = None
         _follow(plane, changes, source=call.source)
-        if displaced is not None:
-            plane.state.put(replace(displaced, association_id=None, instance_id=None, private_ip=None))
-        if gives_up is not None:
-            plane.state.put(replace(target, own_public=None))
         made = replace(
             address,
             association_id=f"eipassoc-{secrets.token_hex(8)}{secrets.choice('0123456789abcdef')}",
             instance_id=target.instance_id,
             private_ip=private_ip,
         )
-        plane.state.put(made)
+        with plane.state.together():
+            if displaced is not None:
+                plane.state.put(replace(displaced, association_id=None, instance_id=None, private_ip=None))
+            if gives_up is not None:
+                plane.state.put(replace(target, own_public=None))
+            plane.state.put(made)
         _lost(plane, address, source=call.source)
         plane.refresh_metadata(target.instance_id)
     return answer(call, {"return": True, "associationId": made.association_id})
@@ -171,7 +175,8 @@ def disassociate(plane: Plane, address: Address, *, source: str, renew: bool = T
 
 
 def resume(plane: Plane) -> None:
-    """Make the router agree with what was last decided."""
+    """Make the router agree with what was last decided, and what was decided with itself."""
+    address_agreement.restore(plane)
     tables = plane.state.now()
     wanted = {IPv4Address(a.public_ip): IPv4Address(a.private_ip) for a in tables.addresses.values() if a.private_ip}
     living = [record for record in tables.instances.values() if not record.terminated]
@@ -275,12 +280,16 @@ def _address(plane: Plane, call: Call) -> Address:
 def _target(plane: Plane, call: Call) -> tuple[Instance, str]:
     """The instance that shall have the address, by its id or by its network interface, and which private address."""
     instance_id, interface_id = call.get("InstanceId"), call.get("NetworkInterfaceId")
+    if interface_id is not None:
+        target = interface_owner(plane.state.instances.values(), interface_id)
     if instance_id is not None:
         target = plane.instance(instance_id)
-    elif interface_id is not None:
-        target = interface_owner(plane.state.instances.values(), interface_id)
-    else:
+    if instance_id is None and interface_id is None:
         raise AwsError("MissingParameter", "Either InstanceId or NetworkInterfaceId must be specified")
+    if instance_id is not None and interface_id is not None:
+        raise AwsError(
+            "InvalidParameterCombination", "You may specify an instance ID or a network interface ID, but not both."
+        )
     private_ip = call.get("PrivateIpAddress") or target.private_ip
     if private_ip not in target.private_ips:
         raise AwsError("InvalidParameterValue", f"The address {private_ip} is not assigned to {target.interface_id}")

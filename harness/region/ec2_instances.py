@@ -32,7 +32,7 @@ def start_instances(plane: Plane, call: Call) -> bytes:
     def decide(record: Instance, state: InstanceState) -> str:
         decided = instances.decide_start(record.instance_id, state)
         if decided == "start":
-            capacity.check_room(plane.topology, record.instance_id, record.instance_type)
+            capacity.check_room(plane.topology, record.instance_id, record.instance_type, record.zone)
         return decided
 
     return _switch(plane, call, "StartInstances", decide)

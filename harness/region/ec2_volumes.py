@@ -15,14 +15,15 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from harness.region import pages, volume_agreement
-from harness.region.calls import AwsError, Call, answer, put, take_filters
-from harness.region.plane import RETRY_S, Action, Plane, refuse_dry_run
+from harness.region.calls import AwsError, Call, Document, answer, put, take_filters
+from harness.region.ec2_subnets import check_zone
+from harness.region.idempotency import Made, marks
+from harness.region.plane import RETRY_S, Action, Found, Plane, refuse_dry_run
 from harness.region.semantics import volumes as semantics
 from harness.region.semantics.volume_changes import check_size
 from harness.region.semantics.volumes import Attachment
 from harness.region.state import Volume
 from harness.region.volumes import VolumeBusy
-from harness.topology import ZONE
 
 FILTERS = {
     "status": "status",
@@ -40,32 +41,65 @@ FILTERS = {
 def create_volume(plane: Plane, call: Call) -> bytes:
     """CreateVolume: an entry in the books and a block device that keeps what is flushed to it; `creating` at first."""
     refuse_dry_run(call)
+    with plane.state.lock:
+        document, volume = enter_volume(plane, call)
+        try:
+            make_volume(plane, volume)
+        except Exception:
+            finish_delete(plane, volume)
+            raise
+    plane.background(finish_create, plane, volume.volume_id)
+    _show(document.root, volume)
+    return document.body(call)
+
+
+def enter_volume(plane: Plane, call: Call) -> tuple[Document, Volume]:
+    """Under the lock: the volume of this CreateVolume call in the books, and their answer, and remembered.
+
+    Remembered before there is a disk: whoever dies in between has a volume that the next gateway makes, under its
+    client token.
+    """
     volume_type, shared = call.get("VolumeType") or "gp2", call.flag("MultiAttachEnabled")
     semantics.decide_create(volume_type=volume_type, multi_attach=shared, snapshot_id=call.get("SnapshotId"))
     size_gib = check_size(call.require("Size"), volume_type)
     zone = call.require("AvailabilityZone")
-    params = {name: value for name, value in call.params.items() if shared or name != "MultiAttachEnabled"}
+    check_zone(plane, zone)
+    token, digest = marks(call)
+    untold = ("ClientToken",) if shared else ("ClientToken", "MultiAttachEnabled")
+    document = plane.books.call("CreateVolume", {k: v for k, v in call.params.items() if k not in untold})
+    iops, throughput = document.root.findtext("iops"), document.root.findtext("throughput")
+    volume = Volume(
+        volume_id=document.root.findtext("volumeId") or "",
+        size_gib=size_gib,
+        zone=zone,
+        volume_type=volume_type,
+        iops=int(iops) if iops else None,
+        throughput=int(throughput) if throughput else None,
+        multi_attach=shared,
+        creating=True,
+        client_token=token,
+        token_digest=digest,
+    )
+    plane.state.put(volume)
+    return document, volume
+
+
+def make_volume(plane: Plane, volume: Volume) -> None:
+    """The disk of a volume that is remembered."""
+    plane.volumes.create(volume.volume_id, size_gib=volume.size_gib, shared=volume.multi_attach)
+
+
+def created_before(plane: Plane, call: Call, token: str) -> Made | None:
+    """The volume that was made under this client token, as it is now."""
     with plane.state.lock:
-        document = plane.books.call("CreateVolume", params)
-        volume_id = document.root.findtext("volumeId") or ""
-        if volume_id in plane.state.volumes:  # the same ClientToken again
-            return document.body(call)
-        plane.volumes.create(volume_id, size_gib=size_gib, shared=shared)
-        iops, throughput = document.root.findtext("iops"), document.root.findtext("throughput")
-        volume = Volume(
-            volume_id=volume_id,
-            size_gib=size_gib,
-            zone=zone,
-            volume_type=volume_type,
-            iops=int(iops) if iops else None,
-            throughput=int(throughput) if throughput else None,
-            multi_attach=shared,
-            creating=True,
-        )
-        plane.state.put(volume)
-    plane.background(finish_create, plane, volume_id)
+        volume = next((v for v in plane.state.volumes.values() if v.client_token == token), None)
+        if volume is None:
+            return None
+        document = Document(answer(call, {}))
+        for item in plane.books.call("DescribeVolumes", {"VolumeId.1": volume.volume_id}).items("volumeSet"):
+            document.root.extend(item)
     _show(document.root, volume)
-    return document.body(call)
+    return Made(digest=volume.token_digest, body=document.body(call))
 
 
 def delete_volume(plane: Plane, call: Call) -> bytes:
@@ -94,7 +128,7 @@ def attach_volume(plane: Plane, call: Call) -> bytes:
             instance_id=instance_id,
             instance=plane.state_of(instance),
             device=device,
-            same_zone=volume.zone == ZONE,
+            same_zone=volume.zone == instance.zone,
             devices_in_use=[place.device for place in there if place is not None],
             creating=volume.creating or volume.deleting,
             multi_attach=volume.multi_attach,
@@ -251,8 +285,10 @@ def connect_volumes(plane: Plane, instance_id: str) -> None:
 
 def part_with_volumes(plane: Plane, instance_id: str) -> None:
     """Worker, machine lock held: the instance is terminated, its volumes become `available`."""
+    made = plane.volumes.list()
     for volume in plane.state.volumes_of(instance_id):
-        if plane.volumes.attachment(volume.volume_id, instance_id=instance_id) is not None:
+        there = volume.volume_id in made
+        if there and plane.volumes.attachment(volume.volume_id, instance_id=instance_id) is not None:
             plane.volumes.detach(volume.volume_id, force=True, instance_id=instance_id)
         with suppress(AwsError):
             _tell_detached(plane, volume.volume_id, instance_id)
@@ -391,3 +427,5 @@ ACTIONS: Mapping[str, Action] = {
     "DetachVolume": detach_volume,
     "DescribeVolumes": describe_volumes,
 }
+
+MADE: Mapping[str, Found] = {"CreateVolume": created_before}

@@ -1,7 +1,8 @@
 """Books, state and data plane of volumes agree again, whenever the gateway before this one was killed.
 
-A call changes them one after the other: the books give the id and may refuse, the data plane makes it true, the state
-remembers. Whoever died in between has never answered; on AWS, too, such a call may or may not have been carried out.
+A call changes them one after the other. A new volume: the books give the id and may refuse, the state remembers, the
+data plane makes it true; an attachment: the books, the state, and a worker. Whoever died in between has never answered;
+on AWS, too, such a call may or may not have been carried out.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ def restore(plane: Plane) -> None:
     """Called before anything is resumed. What books that are away would be told is left to the next start."""
     try:
         with plane.state.lock:
+            _make_entered(plane)
             books = _books(plane.books.call("DescribeVolumes", {}))
             _adopt(plane, books)
             _drop_unmade(plane, books)
@@ -42,8 +44,17 @@ def _books(document: Document) -> dict[str, tuple[Volume, list[str]]]:
     return found
 
 
+def _make_entered(plane: Plane) -> None:
+    """CreateVolume, or RunInstances, had written the volume down, and then nobody made it."""
+    there = plane.volumes.list()
+    for volume_id, volume in plane.state.volumes.items():
+        if volume.creating and volume_id not in there:
+            plane.volumes.create(volume_id, size_gib=volume.size_gib, shared=volume.multi_attach)
+            plane.journal.record("volume_made_late", volume_id=volume_id)
+
+
 def _adopt(plane: Plane, books: dict[str, tuple[Volume, list[str]]]) -> None:
-    """CreateVolume had made the volume, and then nobody remembered it. Data that nobody knows is left alone."""
+    """A volume was made, and nobody remembers it (an older version's order). Data that nobody knows is left alone."""
     for volume_id in plane.volumes.list():
         if volume_id not in plane.state.volumes:
             if volume_id in books:
@@ -55,7 +66,8 @@ def _drop_unmade(plane: Plane, books: dict[str, tuple[Volume, list[str]]]) -> No
     """CreateVolume had got as far as the books. (Root volumes are in the books alone too, but attached.)"""
     there = plane.volumes.list()
     for volume_id, (_, instances) in books.items():
-        if volume_id not in there and volume_id not in plane.state.volumes and not instances:
+        known = any(instance_id in plane.state.instances for instance_id in instances)
+        if volume_id not in there and volume_id not in plane.state.volumes and not known:
             plane.books.call("DeleteVolume", {"VolumeId": volume_id})
 
 
