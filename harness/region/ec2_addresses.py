@@ -100,15 +100,12 @@ def disassociate_address(plane: Plane, call: Call) -> bytes:
     """DisassociateAddress: nobody has it; its packets are dropped."""
     refuse_dry_run(call)
     with plane.state.lock:
-        association_id, public_ip = call.get("AssociationId"), call.get("PublicIp")
-        if association_id is None and public_ip is None:
-            raise AwsError("MissingParameter", "Either AssociationId or PublicIp must be specified")
+        given, public_ip = call.get("AssociationId"), call.get("PublicIp")
+        association_id = semantics.check_named(call.action, wanted_id=given, public_ip=public_ip)
         for address in plane.state.addresses.values():
-            if address.association_id and (address.association_id == association_id or address.public_ip == public_ip):
+            if address.association_id == association_id:
                 disassociate(plane, address, source=call.source)
                 return answer(call, {"return": True})
-    if association_id is None:
-        raise AwsError("InvalidAssociationID.NotFound", f"The address '{public_ip}' is not associated")
     raise AwsError("InvalidAssociationID.NotFound", f"The association ID '{association_id}' does not exist")
 
 
@@ -262,18 +259,12 @@ def _association(tables: Tables, address: Address | None) -> dict[str, Any]:
 
 
 def _address(plane: Plane, call: Call) -> Address:
-    """The address that the call means, by allocation or by public address."""
-    allocation_id, public_ip = call.get("AllocationId"), call.get("PublicIp")
-    if allocation_id is not None:
-        found = plane.state.addresses.get(allocation_id)
-        if found is None:
-            raise AwsError("InvalidAllocationID.NotFound", f"The allocation ID '{allocation_id}' does not exist")
-        return found
-    if public_ip is None:
-        raise AwsError("MissingParameter", "Either 'AllocationId' or 'PublicIp' must be provided.")
-    found = next((a for a in plane.state.addresses.values() if a.public_ip == public_ip), None)
+    """The address whose allocation the call names."""
+    given, public_ip = call.get("AllocationId"), call.get("PublicIp")
+    allocation_id = semantics.check_named(call.action, wanted_id=given, public_ip=public_ip)
+    found = plane.state.addresses.get(allocation_id)
     if found is None:
-        raise AwsError("InvalidAddress.NotFound", f"Address '{public_ip}' not found.")
+        raise AwsError("InvalidAllocationID.NotFound", f"The allocation ID '{allocation_id}' does not exist")
     return found
 
 

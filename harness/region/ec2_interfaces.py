@@ -41,6 +41,7 @@ FILTERS: Mapping[str, tuple[str, ...]] = {
 
 _NIC = "networkInterfaceSet/item"
 INSTANCE_FILTERS: Mapping[str, tuple[str, ...]] = {
+    "client-token": ("clientToken",),
     "ip-address": ("ipAddress",),
     "network-interface.addresses.private-ip-address": (f"{_NIC}/privateIpAddressesSet/item/privateIpAddress",),
     "network-interface.addresses.association.public-ip": (f"{_NIC}/privateIpAddressesSet/item/association/publicIp",),

@@ -39,6 +39,7 @@ def run_instances(plane: Plane, call: Call) -> bytes:
     image = _image_reference(plane, call.require("ImageId"))
     instances.check_instance_type(call.get("InstanceType"))
     instances.check_shutdown_behavior(call.get("InstanceInitiatedShutdownBehavior"))
+    _check_supported(call)
     devices = launch_volumes.block_devices(call.params)
     user_data, profile = _decoded(call.get("UserData")), _profile(call)
     token, digest = marks(call)
@@ -237,6 +238,15 @@ def _books_params(params: Mapping[str, str], address: str) -> dict[str, str]:
         kept.setdefault(f"{nic}SubnetId", subnet)
     mine = {f"{nic}DeviceIndex": "0", f"{nic}PrivateIpAddress": address, f"{nic}DeleteOnTermination": "true"}
     return {**kept, **mine, "MinCount": "1", "MaxCount": "1"}
+
+
+def _check_supported(call: Call) -> None:
+    """What the books would write down and no machine would have is refused."""
+    if call.flag("HibernationOptions.Configured"):
+        raise AwsError("UnsupportedOperation", "In this region no instance can hibernate.")
+    numbers = {name.split(".")[1] for name in call.params if name.startswith("NetworkInterface.")}
+    if numbers - {"1"} or (call.get("NetworkInterface.1.DeviceIndex") or "0") != "0":
+        raise AwsError("UnsupportedOperation", "In this region an instance has one network interface.")
 
 
 def _profile(call: Call) -> str:

@@ -145,6 +145,21 @@ def test_a_pending_instance_gets_no_address(site: LocalSite) -> None:
 
 
 @promise(
+    "AssociateAddress, DisassociateAddress, ReleaseAddress",
+    "the id is required, a public address alone is refused: InvalidParameterCombination or InvalidParameterValue",
+    source=ASSOCIATE,
+)
+def test_a_public_address_alone_is_not_enough(site: Site, two: tuple[str, str]) -> None:
+    ec2, (allocation_id, public_ip) = site.ec2(), site.address()
+    refused = error_of(ec2.associate_address, PublicIp=public_ip, InstanceId=two[0])
+    assert refused == "InvalidParameterCombination" and site.holder(allocation_id) is None
+    site.associate(allocation_id, two[0])
+    assert error_of(ec2.disassociate_address, PublicIp=public_ip) == "InvalidParameterValue"
+    assert error_of(ec2.release_address, PublicIp=public_ip) == "InvalidParameterValue"
+    assert site.holder(allocation_id) == two[0]
+
+
+@promise(
     "AssociateAddress", "an unknown network interface is refused: InvalidNetworkInterfaceID.NotFound", source=ERRORS
 )
 def test_an_unknown_interface_is_refused(site: Site, two: tuple[str, str]) -> None:

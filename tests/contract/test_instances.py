@@ -172,6 +172,37 @@ def test_an_unknown_interface_is_not_deleted(site: Site) -> None:
     assert unknown == "InvalidNetworkInterfaceID.NotFound"
 
 
+@promise(
+    "StopInstances",
+    "an instance that was not launched for it is not hibernated: UnsupportedHibernationConfiguration",
+    source=f"{EC2_GUIDE}hibernating-prerequisites.html",
+)
+def test_an_instance_is_not_hibernated(site: Site, two: tuple[str, str]) -> None:
+    refused = error_of(site.ec2().stop_instances, InstanceIds=[two[0]], Hibernate=True)
+    assert refused == "UnsupportedHibernationConfiguration" and site.state(two[0]) == "running"
+
+
+@promise("DescribeInstances", "an instance tells the client token of its launch", source=f"{API}API_Instance.html")
+def test_an_instance_tells_its_client_token(site: Site) -> None:
+    made = site.run(ClientToken=f"told-{site.vpc_id}")["InstanceId"]
+    filters: Any = [{"Name": "client-token", "Values": [f"told-{site.vpc_id}"]}]
+    found = site.ec2().describe_instances(Filters=filters)["Reservations"]
+    seen = [(i["InstanceId"], i["ClientToken"]) for r in found for i in r["Instances"]]
+    assert seen == [(made, f"told-{site.vpc_id}")]
+
+
+@promise(
+    "RunInstances",
+    "a second network interface, which no machine would have, is refused",
+    source=f"{API}API_RunInstances.html",
+    local_only="AWS has as many as the instance type says",
+)
+def test_a_second_interface_is_refused(site: LocalSite) -> None:
+    cards: Any = [{"DeviceIndex": n, "SubnetId": site.subnet_id} for n in (0, 1)]
+    asked: Any = {"ImageId": site.image_id, "MinCount": 1, "MaxCount": 1, "NetworkInterfaces": cards}
+    assert error_of(site.ec2().run_instances, **asked) == "UnsupportedOperation"
+
+
 @promise("RunInstances", "an unknown subnet is refused: InvalidSubnetID.NotFound", source=ERRORS)
 def test_an_unknown_subnet_is_refused(site: Site) -> None:
     assert error_of(site.run, SubnetId="subnet-0123456789abcdef0") == "InvalidSubnetID.NotFound"

@@ -297,6 +297,28 @@ def test_an_address_is_allocated_or_not_wherever_the_gateway_died(region: Region
     pytest.fail(f"more than {MOST_SEAMS} seams")
 
 
+def test_a_termination_is_whole_or_not_there_wherever_the_gateway_died(region: Region) -> None:
+    for at in range(MOST_SEAMS):
+        instance_id = region.launch(11)
+        plane = region.next_gateway()
+        allocation_id = call(plane, "AllocateAddress").root.findtext("allocationId") or ""
+        call(plane, "AssociateAddress", AllocationId=allocation_id, InstanceId=instance_id)
+        died = region.dies(at, "TerminateInstances", InstanceId_1=instance_id)
+        plane = region.next_gateway()
+        ended = plane.state.instances[instance_id].transition == "shutting-down" or not living(plane)
+        assert ended or plane.state_of(plane.state.instances[instance_id]) == "running", at
+        assert plane.state.addresses[allocation_id].instance_id == (None if ended else instance_id), at
+        assert bool(plane.addresses.table()) is not ended, at
+        if not ended:
+            call(plane, "TerminateInstances", InstanceId_1=instance_id)
+        wait_for("terminated", lambda p=plane: not living(p), timeout_s=5, every_s=0.002)  # type: ignore[misc]
+        assert in_books(plane) == [], at
+        call(plane, "ReleaseAddress", AllocationId=allocation_id)
+        if not died:
+            return
+    pytest.fail(f"more than {MOST_SEAMS} seams")
+
+
 def test_books_that_are_away_do_not_keep_a_gateway_from_starting(region: Region) -> None:
     plane = region.next_gateway()
     plane.books = Books(host="127.0.0.1", port=1)

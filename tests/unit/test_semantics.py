@@ -44,6 +44,23 @@ def test_associate(owner: str | None, allow: bool, state: Any, code: str | None,
     assert code_of(addresses.decide_associate, "203.0.113.33", owner, **options) == code
 
 
+@pytest.mark.parametrize(
+    ("action", "wanted_id", "public_ip", "code"),
+    [
+        ("AssociateAddress", "eipalloc-1", None, None),
+        ("AssociateAddress", None, "203.0.113.33", "InvalidParameterCombination"),
+        ("ReleaseAddress", None, "203.0.113.33", "InvalidParameterValue"),
+        ("DisassociateAddress", None, "203.0.113.33", "InvalidParameterValue"),
+        ("AssociateAddress", "eipalloc-1", "203.0.113.33", "InvalidParameterCombination"),
+        ("AssociateAddress", None, None, "MissingParameter"),
+    ],
+)
+def test_an_address_is_named_by_an_id(
+    action: str, wanted_id: str | None, public_ip: str | None, code: str | None
+) -> None:
+    assert code_of(addresses.check_named, action, wanted_id=wanted_id, public_ip=public_ip) == code
+
+
 def test_the_lowest_free_elastic_ip() -> None:
     elastic = IPv4Network("203.0.113.32/28")
     assert addresses.free_elastic(elastic, []) == IPv4Address("203.0.113.33")

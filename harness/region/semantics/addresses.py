@@ -45,6 +45,39 @@ class Moves:
             return left
 
 
+NEEDED = {
+    "AssociateAddress": (
+        "InvalidParameterCombination",
+        "You must specify an allocation id when mapping an address to a VPC instance",
+    ),
+    "ReleaseAddress": (
+        "InvalidParameterValue",
+        "You must specify an allocation id when releasing a VPC elastic IP address",
+    ),
+    "DisassociateAddress": (
+        "InvalidParameterValue",
+        "You must specify an association id when unmapping an address from a VPC instance",
+    ),
+}
+"""Action: the answer to a call that names an address by itself alone."""
+
+
+def check_named(action: str, *, wanted_id: str | None, public_ip: str | None) -> str:
+    """The id of the allocation, or of the association, that the call names.
+
+    It is required, PublicIp is of a time before VPCs (API reference). The codes are what AWS is seen to answer.
+    """
+    if wanted_id is not None and public_ip is not None:
+        raise AwsError(
+            "InvalidParameterCombination", "You may specify public IP or the id, but not both in the same call"
+        )
+    if wanted_id is not None:
+        return wanted_id
+    if public_ip is not None:
+        raise AwsError(*NEEDED[action])
+    raise AwsError("MissingParameter", f"{action} needs the id of an allocation, or of an association.")
+
+
 def decide_associate(
     public_ip: str,
     owner: str | None,
