@@ -7,6 +7,8 @@ on AWS, too, such a call may or may not have been carried out.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from harness.region.calls import AwsError, Document
 from harness.region.plane import LOG, Plane
 from harness.region.state import Volume
@@ -63,11 +65,18 @@ def _adopt(plane: Plane, books: dict[str, tuple[Volume, list[str]]]) -> None:
 
 
 def _drop_unmade(plane: Plane, books: dict[str, tuple[Volume, list[str]]]) -> None:
-    """CreateVolume had got as far as the books. (Root volumes are in the books alone too, but attached.)"""
+    """CreateVolume had got as far as the books, or RunInstances with a data volume.
+
+    (Root volumes are in the books alone too, but attached to an instance that is known, and they don't let go of one.)
+    """
     there = plane.volumes.list()
     for volume_id, (_, instances) in books.items():
         known = any(instance_id in plane.state.instances for instance_id in instances)
-        if volume_id not in there and volume_id not in plane.state.volumes and not known:
+        if volume_id in there or volume_id in plane.state.volumes or known:
+            continue
+        with suppress(AwsError):
+            for instance_id in instances:
+                plane.books.call("DetachVolume", {"VolumeId": volume_id, "InstanceId": instance_id})
             plane.books.call("DeleteVolume", {"VolumeId": volume_id})
 
 

@@ -142,11 +142,18 @@ def books() -> Iterator[Books]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def session() -> boto3.session.Session:
+    return boto3.session.Session()
+
+
 @pytest.fixture
-def region(books: Books, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Region]:
+def region(
+    books: Books, session: boto3.session.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Region]:
     monkeypatch.setattr(topologies, "STATE_ROOT", tmp_path)
     with ExitStack() as stack:
-        made = Region(stack.enter_context(local_site(books, boto3.session.Session())))
+        made = Region(stack.enter_context(local_site(books, session)))
         stack.callback(made.close)
         yield made
 
@@ -189,6 +196,9 @@ def test_a_launch_with_a_token_is_one_launch_wherever_the_gateway_died(region: R
         disk = region.site.volumes.places[made.volume_id]
         wait_for("the disk in the guest", lambda d=disk: list(d), timeout_s=5, every_s=0.002)  # type: ignore[misc]
         assert list(plane.state.volumes) == plane.volumes.list() == [made.volume_id], at
+        told = {i.findtext("volumeId"): i for i in plane.books.call("DescribeVolumes", {}).items("volumeSet")}
+        data = [i for i, item in told.items() if item.findtext("attachmentSet/item/device") == "/dev/sdf"]
+        assert data == [made.volume_id], at
         call(plane, "TerminateInstances", InstanceId_1=first[0])
         wait_for("terminated", lambda p=plane: not living(p), timeout_s=5, every_s=0.002)  # type: ignore[misc]
         assert plane.volumes.list() == [], at
