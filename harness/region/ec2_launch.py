@@ -205,7 +205,9 @@ def _undo(plane: Plane, documents: Sequence[Document]) -> None:
         instance_id = _launched(document).findtext("instanceId") or ""
         if instance_id in plane.state.instances:
             launch_volumes.part_and_delete(plane, instance_id, every=True)
-            plane.state.put(replace(plane.state.instances[instance_id], transition=None, terminated=True))
+            record = plane.state.instances[instance_id]
+            forgotten = replace(record, client_token="", token_digest="")  # what failed does not use a token up
+            plane.state.put(replace(forgotten, transition=None, terminated=True))
         with suppress(AwsError):
             plane.books.call("TerminateInstances", {"InstanceId.1": instance_id})
 

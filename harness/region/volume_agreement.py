@@ -51,8 +51,13 @@ def _make_entered(plane: Plane) -> None:
     there = plane.volumes.list()
     for volume_id, volume in plane.state.volumes.items():
         if volume.creating and volume_id not in there:
-            plane.volumes.create(volume_id, size_gib=volume.size_gib, shared=volume.multi_attach)
-            plane.journal.record("volume_made_late", volume_id=volume_id)
+            try:
+                plane.volumes.create(volume_id, size_gib=volume.size_gib, shared=volume.multi_attach)
+            except Exception as error:  # one disk that can't be made keeps no gateway from starting
+                LOG.exception("%s was not made", volume_id)
+                plane.journal.record("operation_failed", operation="make_volume", error=str(error))
+            else:
+                plane.journal.record("volume_made_late", volume_id=volume_id)
 
 
 def _adopt(plane: Plane, books: dict[str, tuple[Volume, list[str]]]) -> None:

@@ -246,6 +246,19 @@ def test_the_retried_call_is_answered_like_the_first(region: Region) -> None:
         call(plane, "RunInstances", **asked)
 
 
+def test_a_launch_that_failed_does_not_use_its_token_up(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
+    plane = region.next_gateway()
+    disk = {"BlockDeviceMapping_1_DeviceName": "/dev/sdf", "BlockDeviceMapping_1_Ebs_VolumeSize": "1"}
+    asked = {**region.one(), **disk, "ClientToken": "full"}
+    with monkeypatch.context() as full:
+        full.setattr(plane.volumes, "create", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            call(plane, "RunInstances", **asked)
+    assert living(plane) == in_books(plane) == plane.volumes.list() == list(plane.state.volumes) == []
+    (made,) = ids(call(plane, "RunInstances", **asked))
+    running(plane, made)
+
+
 @pytest.mark.parametrize("own", [False, True], ids=["two Elastic IPs", "a public address of its own"])
 def test_an_association_is_whole_or_not_there_wherever_the_gateway_died(region: Region, own: bool) -> None:
     """The address goes from the first node to the second, which gives up the one that it has."""
