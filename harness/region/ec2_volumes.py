@@ -1,7 +1,8 @@
 """The EC2 actions on volumes: one place at a time, `detaching` until the guest lets go, and states that are true.
 
-What is changed or asked of volumes in use is in ec2_volume_changes.py; how books, state and data plane come to agree
-again after the death of a gateway, in volume_agreement.py.
+How a volume comes to be is in ec2_volume_create.py, what is changed or asked of volumes in use in
+ec2_volume_changes.py; how books, state and data plane come to agree again after the death of a gateway, in
+volume_agreement.py.
 """
 
 from __future__ import annotations
@@ -15,12 +16,9 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from harness.region import pages, volume_agreement
-from harness.region.calls import AwsError, Call, Document, answer, put, take_filters
-from harness.region.ec2_subnets import check_zone
-from harness.region.idempotency import Made, marks
-from harness.region.plane import RETRY_S, Action, Found, Plane, refuse_dry_run
+from harness.region.calls import AwsError, Call, answer, put, take_filters
+from harness.region.plane import RETRY_S, Action, Plane, refuse_dry_run
 from harness.region.semantics import volumes as semantics
-from harness.region.semantics.volume_changes import check_size
 from harness.region.semantics.volumes import Attachment
 from harness.region.state import Volume
 from harness.region.volumes import VolumeBusy
@@ -36,70 +34,6 @@ FILTERS = {
     "attachment.delete-on-termination": "attachmentSet/item/deleteOnTermination",
 }
 """DescribeVolumes' filters on what the region knows better than the books, and where their values are in the answer."""
-
-
-def create_volume(plane: Plane, call: Call) -> bytes:
-    """CreateVolume: an entry in the books and a block device that keeps what is flushed to it; `creating` at first."""
-    refuse_dry_run(call)
-    with plane.state.lock:
-        document, volume = enter_volume(plane, call)
-        try:
-            make_volume(plane, volume)
-        except Exception:
-            finish_delete(plane, volume)
-            raise
-    plane.background(finish_create, plane, volume.volume_id)
-    _show(document.root, volume)
-    return document.body(call)
-
-
-def enter_volume(plane: Plane, call: Call) -> tuple[Document, Volume]:
-    """Under the lock: the volume of this CreateVolume call in the books, and their answer, and remembered.
-
-    Remembered before there is a disk: whoever dies in between has a volume that the next gateway makes, under its
-    client token.
-    """
-    volume_type, shared = call.get("VolumeType") or "gp2", call.flag("MultiAttachEnabled")
-    semantics.decide_create(volume_type=volume_type, multi_attach=shared, snapshot_id=call.get("SnapshotId"))
-    size_gib = check_size(call.require("Size"), volume_type)
-    zone = call.require("AvailabilityZone")
-    check_zone(plane, zone)
-    token, digest = marks(call)
-    untold = ("ClientToken",) if shared else ("ClientToken", "MultiAttachEnabled")
-    document = plane.books.call("CreateVolume", {k: v for k, v in call.params.items() if k not in untold})
-    iops, throughput = document.root.findtext("iops"), document.root.findtext("throughput")
-    volume = Volume(
-        volume_id=document.root.findtext("volumeId") or "",
-        size_gib=size_gib,
-        zone=zone,
-        volume_type=volume_type,
-        iops=int(iops) if iops else None,
-        throughput=int(throughput) if throughput else None,
-        multi_attach=shared,
-        creating=True,
-        client_token=token,
-        token_digest=digest,
-    )
-    plane.state.put(volume)
-    return document, volume
-
-
-def make_volume(plane: Plane, volume: Volume) -> None:
-    """The disk of a volume that is remembered."""
-    plane.volumes.create(volume.volume_id, size_gib=volume.size_gib, shared=volume.multi_attach)
-
-
-def created_before(plane: Plane, call: Call, token: str) -> Made | None:
-    """The volume that was made under this client token, as it is now."""
-    with plane.state.lock:
-        volume = next((v for v in plane.state.volumes.values() if v.client_token == token), None)
-        if volume is None:
-            return None
-        document = Document(answer(call, {}))
-        for item in plane.books.call("DescribeVolumes", {"VolumeId.1": volume.volume_id}).items("volumeSet"):
-            document.root.extend(item)
-    _show(document.root, volume)
-    return Made(digest=volume.token_digest, body=document.body(call))
 
 
 def delete_volume(plane: Plane, call: Call) -> bytes:
@@ -181,7 +115,7 @@ def describe_volumes(plane: Plane, call: Call) -> bytes:
     for item in document.items("volumeSet"):
         volume_id = item.findtext("volumeId") or ""
         if volume_id in volumes:
-            _show(item, volumes[volume_id])
+            show_volume(item, volumes[volume_id])
         keep[volume_id] = all(_matches(item, FILTERS[name], values) for name, values in wanted.items())
     document.keep("volumeSet", keep, "volumeId")
     pages.cut(document, "volumeSet", call)
@@ -391,7 +325,7 @@ def _tell_detached(plane: Plane, volume_id: str, instance_id: str) -> None:
         plane.books.call("DetachVolume", {"VolumeId": volume_id, "InstanceId": instance_id})
 
 
-def _show(item: ET.Element, volume: Volume) -> None:
+def show_volume(item: ET.Element, volume: Volume) -> None:
     """A volume of the books as it is."""
     in_use = "in-use" if volume.attachments else "available"
     put(item, "status", "creating" if volume.creating else "deleting" if volume.deleting else in_use)
@@ -421,11 +355,8 @@ def _row(volume_id: str, place: Attachment) -> dict[str, str | bool]:
 
 
 ACTIONS: Mapping[str, Action] = {
-    "CreateVolume": create_volume,
     "DeleteVolume": delete_volume,
     "AttachVolume": attach_volume,
     "DetachVolume": detach_volume,
     "DescribeVolumes": describe_volumes,
 }
-
-MADE: Mapping[str, Found] = {"CreateVolume": created_before}

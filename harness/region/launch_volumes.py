@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from harness.region.calls import AwsError, Call
-from harness.region.ec2_volumes import enter_volume, finish_delete, make_volume, now_text, part_with_volumes
+from harness.region.ec2_volume_create import enter_volume, make_volume
+from harness.region.ec2_volumes import finish_delete, now_text, part_with_volumes
 from harness.region.plane import Plane
 from harness.region.semantics.volumes import ROOT_DEVICES, Attachment, decide_attach
 from harness.region.state import Instance, Volume
