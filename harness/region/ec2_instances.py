@@ -32,7 +32,7 @@ def start_instances(plane: Plane, call: Call) -> bytes:
     def decide(record: Instance, state: InstanceState) -> str:
         decided = instances.decide_start(record.instance_id, state)
         if decided == "start":
-            capacity.check_room(plane.topology, record.instance_id, record.instance_type)
+            capacity.check_room(plane.topology, record.instance_id, record.instance_type, record.zone)
         return decided
 
     return _switch(plane, call, "StartInstances", decide)
@@ -41,8 +41,10 @@ def start_instances(plane: Plane, call: Call) -> bytes:
 def stop_instances(plane: Plane, call: Call) -> bytes:
     """StopInstances: `stopping` at once; `stopped` only when the machine is off."""
     skip, force = call.flag("SkipOsShutdown"), call.flag("Force")
+    hibernate = call.flag("Hibernate")
 
     def decide(record: Instance, state: InstanceState) -> str:
+        instances.check_hibernation(record.instance_id, asked=hibernate)
         instances.check_stop_allowed(record.instance_id, stop_protected=record.stop_protected)
         return instances.decide_stop(record.instance_id, state, skip_os_shutdown=skip, force=force)
 
@@ -223,8 +225,6 @@ def _switch(plane: Plane, call: Call, action: str, decide: Callable[[Instance, I
 
 def _begin(plane: Plane, record: Instance, action: str, how: str) -> InstanceState:
     """Write the transition down, tell the books, and set the worker off. Called under the lock."""
-    if action == "TerminateInstances":
-        ec2_addresses.release_instance_address(plane, record.instance_id)
     plane.books.call(action, {"InstanceId.1": record.instance_id})
     now = datetime.now(UTC)
     if action == "StartInstances":
@@ -237,9 +237,16 @@ def _begin(plane: Plane, record: Instance, action: str, how: str) -> InstanceSta
         plane.state.put(replace(asked, transition="stopping", how=how))
         plane.background(finish_stop, plane, record.instance_id)
         return "stopping"
-    plane.state.put(replace(asked, transition="shutting-down", how=how))
+    begin_terminate(plane, asked, how)
     plane.background(finish_terminate, plane, record.instance_id)
     return "shutting-down"
+
+
+def begin_terminate(plane: Plane, record: Instance, how: str) -> None:
+    """Under the lock: the instance is `shutting-down` and has no Elastic IP any more, or neither."""
+    with plane.state.together():
+        ec2_addresses.release_instance_address(plane, record.instance_id)
+        plane.state.put(replace(record, transition="shutting-down", how=how))
 
 
 def gone(plane: Plane, instance_id: str, why: StateReason) -> None:
@@ -294,6 +301,7 @@ def show(item: ET.Element, record: Instance, state: InstanceState) -> None:
     why = instances.state_reason(state, record.state_reason)
     put(item, "stateReason", {"code": why.code, "message": why.message} if why is not None else None)
     put(item, "reason", record.transition_reason)
+    put(item, "clientToken", record.client_token)
     if record.launched:
         put(item, "launchTime", record.launched)
     if record.profile:

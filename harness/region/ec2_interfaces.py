@@ -41,6 +41,7 @@ FILTERS: Mapping[str, tuple[str, ...]] = {
 
 _NIC = "networkInterfaceSet/item"
 INSTANCE_FILTERS: Mapping[str, tuple[str, ...]] = {
+    "client-token": ("clientToken",),
     "ip-address": ("ipAddress",),
     "network-interface.addresses.private-ip-address": (f"{_NIC}/privateIpAddressesSet/item/privateIpAddress",),
     "network-interface.addresses.association.public-ip": (f"{_NIC}/privateIpAddressesSet/item/association/publicIp",),
@@ -90,10 +91,11 @@ def assign_private_ip_addresses(plane: Plane, call: Call) -> bytes:
             new = semantics.choose_secondaries(
                 owner.interface_id, number, subnet=subnet, mine=owner.private_ips, taken=taken
             )
-        for loser in others:
-            _take_from(plane, loser, set(new))
-        plane.state.put(replace(owner, secondary_ips=(*owner.secondary_ips, *new)))
-        _hand_over(plane, owner, set(new))
+        with plane.state.together():
+            for loser in others:
+                _take_from(plane, loser, set(new))
+            plane.state.put(replace(owner, secondary_ips=(*owner.secondary_ips, *new)))
+            _hand_over(plane, owner, set(new))
         _changed(plane, [*others, owner])
     rows = [{"privateIpAddress": address} for address in (wanted or new)]
     tree = {"networkInterfaceId": owner.interface_id, "assignedPrivateIpAddressesSet": rows, "return": True}

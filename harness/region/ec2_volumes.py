@@ -1,7 +1,8 @@
 """The EC2 actions on volumes: one place at a time, `detaching` until the guest lets go, and states that are true.
 
-What is changed or asked of volumes in use is in ec2_volume_changes.py; how books, state and data plane come to agree
-again after the death of a gateway, in volume_agreement.py.
+How a volume comes to be is in ec2_volume_create.py, what is changed or asked of volumes in use in
+ec2_volume_changes.py; how books, state and data plane come to agree again after the death of a gateway, in
+volume_agreement.py.
 """
 
 from __future__ import annotations
@@ -18,11 +19,9 @@ from harness.region import pages, volume_agreement
 from harness.region.calls import AwsError, Call, answer, put, take_filters
 from harness.region.plane import RETRY_S, Action, Plane, refuse_dry_run
 from harness.region.semantics import volumes as semantics
-from harness.region.semantics.volume_changes import check_size
 from harness.region.semantics.volumes import Attachment
 from harness.region.state import Volume
 from harness.region.volumes import VolumeBusy
-from harness.topology import ZONE
 
 FILTERS = {
     "status": "status",
@@ -35,37 +34,6 @@ FILTERS = {
     "attachment.delete-on-termination": "attachmentSet/item/deleteOnTermination",
 }
 """DescribeVolumes' filters on what the region knows better than the books, and where their values are in the answer."""
-
-
-def create_volume(plane: Plane, call: Call) -> bytes:
-    """CreateVolume: an entry in the books and a block device that keeps what is flushed to it; `creating` at first."""
-    refuse_dry_run(call)
-    volume_type, shared = call.get("VolumeType") or "gp2", call.flag("MultiAttachEnabled")
-    semantics.decide_create(volume_type=volume_type, multi_attach=shared, snapshot_id=call.get("SnapshotId"))
-    size_gib = check_size(call.require("Size"), volume_type)
-    zone = call.require("AvailabilityZone")
-    params = {name: value for name, value in call.params.items() if shared or name != "MultiAttachEnabled"}
-    with plane.state.lock:
-        document = plane.books.call("CreateVolume", params)
-        volume_id = document.root.findtext("volumeId") or ""
-        if volume_id in plane.state.volumes:  # the same ClientToken again
-            return document.body(call)
-        plane.volumes.create(volume_id, size_gib=size_gib, shared=shared)
-        iops, throughput = document.root.findtext("iops"), document.root.findtext("throughput")
-        volume = Volume(
-            volume_id=volume_id,
-            size_gib=size_gib,
-            zone=zone,
-            volume_type=volume_type,
-            iops=int(iops) if iops else None,
-            throughput=int(throughput) if throughput else None,
-            multi_attach=shared,
-            creating=True,
-        )
-        plane.state.put(volume)
-    plane.background(finish_create, plane, volume_id)
-    _show(document.root, volume)
-    return document.body(call)
 
 
 def delete_volume(plane: Plane, call: Call) -> bytes:
@@ -94,7 +62,7 @@ def attach_volume(plane: Plane, call: Call) -> bytes:
             instance_id=instance_id,
             instance=plane.state_of(instance),
             device=device,
-            same_zone=volume.zone == ZONE,
+            same_zone=volume.zone == instance.zone,
             devices_in_use=[place.device for place in there if place is not None],
             creating=volume.creating or volume.deleting,
             multi_attach=volume.multi_attach,
@@ -147,7 +115,7 @@ def describe_volumes(plane: Plane, call: Call) -> bytes:
     for item in document.items("volumeSet"):
         volume_id = item.findtext("volumeId") or ""
         if volume_id in volumes:
-            _show(item, volumes[volume_id])
+            show_volume(item, volumes[volume_id])
         keep[volume_id] = all(_matches(item, FILTERS[name], values) for name, values in wanted.items())
     document.keep("volumeSet", keep, "volumeId")
     pages.cut(document, "volumeSet", call)
@@ -251,8 +219,10 @@ def connect_volumes(plane: Plane, instance_id: str) -> None:
 
 def part_with_volumes(plane: Plane, instance_id: str) -> None:
     """Worker, machine lock held: the instance is terminated, its volumes become `available`."""
+    made = plane.volumes.list()
     for volume in plane.state.volumes_of(instance_id):
-        if plane.volumes.attachment(volume.volume_id, instance_id=instance_id) is not None:
+        there = volume.volume_id in made
+        if there and plane.volumes.attachment(volume.volume_id, instance_id=instance_id) is not None:
             plane.volumes.detach(volume.volume_id, force=True, instance_id=instance_id)
         with suppress(AwsError):
             _tell_detached(plane, volume.volume_id, instance_id)
@@ -355,7 +325,7 @@ def _tell_detached(plane: Plane, volume_id: str, instance_id: str) -> None:
         plane.books.call("DetachVolume", {"VolumeId": volume_id, "InstanceId": instance_id})
 
 
-def _show(item: ET.Element, volume: Volume) -> None:
+def show_volume(item: ET.Element, volume: Volume) -> None:
     """A volume of the books as it is."""
     in_use = "in-use" if volume.attachments else "available"
     put(item, "status", "creating" if volume.creating else "deleting" if volume.deleting else in_use)
@@ -385,7 +355,6 @@ def _row(volume_id: str, place: Attachment) -> dict[str, str | bool]:
 
 
 ACTIONS: Mapping[str, Action] = {
-    "CreateVolume": create_volume,
     "DeleteVolume": delete_volume,
     "AttachVolume": attach_volume,
     "DetachVolume": detach_volume,

@@ -43,10 +43,11 @@ from harness.region import (
     ec2_routes,
     ec2_volume_changes,
     ec2_volumes,
+    instance_agreement,
     passed,
     recovery,
 )
-from harness.region.actions import CONTROLS, SERVICES, SHOWN
+from harness.region.actions import CONTROLS, MADE, SERVICES, SHOWN
 from harness.region.addresses import TABLE_FILE, Addresses
 from harness.region.api_faults import Fault
 from harness.region.api_path import Api, hosts, read_api, serves
@@ -276,7 +277,13 @@ def carry_out(plane: Plane, call: Call) -> bytes:
     refuse_dry_run(call)
     if action is None:
         return plane.tokens.once(call, lambda: passed.ask_books(plane, call))
-    return plane.tokens.once(call, lambda: action(plane, call), gone=lambda body: _terminated(plane, body))
+    found = MADE.get(call.action)
+    return plane.tokens.once(
+        call,
+        lambda: action(plane, call),
+        gone=lambda body: _terminated(plane, body),
+        made=lambda token: found(plane, call, token) if found is not None else None,
+    )
 
 
 def _terminated(plane: Plane, body: bytes) -> bool:
@@ -338,15 +345,16 @@ def build(topology: Topology, *, books: Books, shut_down_timeout_s: float, delay
         delays=delays,
     )
     control.restore_delays(plane)
+    instance_agreement.restore(plane)
     ec2_addresses.resume(plane)
     ec2_interfaces.resume(plane)
     ec2_routes.resume(plane)
     ec2_filters.resume(plane)
     ec2_network_acls.resume(plane)
+    ec2_volumes.resume(plane)
     ec2_launch.resume(plane)
     ec2_instances.resume(plane)
     recovery.resume(plane)
-    ec2_volumes.resume(plane)
     ec2_volume_changes.resume(plane)
     return plane
 

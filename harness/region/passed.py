@@ -15,7 +15,7 @@ READING = ("Describe*", "Get*", "List*")
 RECORDS = frozenset(
     {
         "CreateTags", "DeleteTags",
-        "CreateVpc", "DeleteVpc", "ModifyVpcAttribute", "CreateSubnet", "DeleteSubnet", "ModifySubnetAttribute",
+        "CreateVpc", "ModifyVpcAttribute", "CreateSubnet", "ModifySubnetAttribute",
         "CreateRouteTable",
         "RegisterImage", "DeregisterImage", "CreateKeyPair", "ImportKeyPair", "DeleteKeyPair",
     }

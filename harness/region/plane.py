@@ -24,7 +24,7 @@ from harness.region.calls import AwsError, Call
 from harness.region.commands import Commands
 from harness.region.files import write_json
 from harness.region.guest import ContainerGuests, Guests
-from harness.region.idempotency import Tokens
+from harness.region.idempotency import Made, Tokens
 from harness.region.instances import Instances
 from harness.region.journal import Journal
 from harness.region.packet_filter import PacketFilter
@@ -55,6 +55,9 @@ Control = Callable[["Plane", Any], object]
 ValueError, in words, for one that it can't. Modules list theirs in CONTROLS; what is set is told by SHOWN."""
 
 Shown = Callable[["Plane"], Any]
+
+Found = Callable[["Plane", Call, str], Made | None]
+"""What the records hold of the client token of a call. Modules list theirs in MADE, by the action's name."""
 
 
 @dataclass(kw_only=True)

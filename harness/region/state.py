@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import RLock
@@ -19,6 +20,7 @@ from harness.region.semantics.instances import StateReason, Transition
 from harness.region.semantics.network_acls import Entry
 from harness.region.semantics.volume_changes import Modification, Shape
 from harness.region.semantics.volumes import Attachment
+from harness.topology import ZONE
 
 STATE_FILE = "region.json"
 MEMORY_S = 60.0
@@ -35,6 +37,9 @@ class Instance:
 
     `wants_public` is AssociatePublicIpAddress: it gets a public address of its own, `own_public`, while it runs and no
     Elastic IP leads to its primary private address.
+
+    `client_token` and `token_digest` are of the call that made it (idempotency.py), here and of a volume: they are
+    written down together with what they made.
     """
 
     instance_id: str
@@ -59,6 +64,9 @@ class Instance:
     checks_ok_s: float = 0.0
     host_back_s: float = 0.0
     terminated_s: float = 0.0
+    zone: str = ZONE
+    client_token: str = ""
+    token_digest: str = ""
 
     @property
     def state_reason(self) -> StateReason | None:
@@ -104,6 +112,8 @@ class Volume:
     attachments: tuple[Attachment, ...] = ()
     modification: Modification | None = None
     modified_s: tuple[float, ...] = ()
+    client_token: str = ""
+    token_digest: str = ""
 
     @property
     def attachment(self) -> Attachment | None:
@@ -161,13 +171,14 @@ class Tables:
 
 class State:
     """The three tables, and the entries of network ACLs. Hold `lock` over every read that leads to a change; each
-    change is on disk when it returns."""
+    change is on disk when it returns, those made `together` when they are done."""
 
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.lock = RLock()
         self._path = folder / STATE_FILE
         self._clock = clock
         self._past: deque[tuple[float, Tables]] = deque()
+        self._together = 0
         self.instances: dict[str, Instance] = {}
         self.volumes: dict[str, Volume] = {}
         self.addresses: dict[str, Address] = {}
@@ -181,6 +192,18 @@ class State:
             wanted = self._clock() - age_s
             past = (tables for until, tables in self._past if until > wanted)
             return next(past, None) or self._now() if age_s > 0 else self._now()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Changes that are on disk all or none of them, whenever the gateway is killed. Nobody sees what is between."""
+        with self.lock:
+            self._remember()
+            self._together += 1
+            try:
+                yield
+            finally:
+                self._together -= 1
+                self._save()
 
     def put(self, record: Instance | Volume | Address) -> None:
         """Add or replace a record."""
@@ -236,12 +259,16 @@ class State:
 
     def _remember(self) -> None:
         """Keep the tables as they are until now, before a change."""
+        if self._together:
+            return
         now = self._clock()
         self._past.append((now, self._now()))
         while self._past[0][0] < now - MEMORY_S:
             self._past.popleft()
 
     def _save(self) -> None:
+        if self._together:
+            return
         data = {
             "instances": [asdict(record) for record in self.instances.values()],
             "volumes": [asdict(record) for record in self.volumes.values()],

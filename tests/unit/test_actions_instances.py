@@ -47,8 +47,11 @@ class Region:
         images = books.call("DescribeImages", {"Filter.1.Name": "name", "Filter.1.Value.1": "node:test"})
         self.image = next(images.items("imagesSet")).findtext("imageId") or ""
         vpc = books.call("CreateVpc", {"CidrBlock": str(self.topology.vpc_subnet)}).root.findtext("vpc/vpcId") or ""
-        subnet = books.call("CreateSubnet", {"VpcId": vpc, "CidrBlock": str(self.topology.vpc_subnet)})
-        self.subnet = subnet.root.findtext("subnet/subnetId") or ""
+        self.subnet = self.new_subnet(vpc, str(self.topology.vpc_subnet), topologies.ZONE)
+
+    def new_subnet(self, vpc_id: str, block: str, zone: str) -> str:
+        where = {"VpcId": vpc_id, "CidrBlock": block, "AvailabilityZone": zone}
+        return self.books.call("CreateSubnet", where).root.findtext("subnet/subnetId") or ""
 
     def new_plane(self) -> Plane:
         return Plane(
