@@ -17,13 +17,23 @@ from harness.region.calls import BOOKS_ACCOUNT, AwsError, Call, answer, put, tak
 from harness.region.plane import Action, Plane, refuse_dry_run
 from harness.region.semantics import addresses as semantics
 from harness.region.semantics.addresses import Changes
+from harness.region.semantics.matching import Places, item_passes
 from harness.region.state import Address, Instance, Tables
 
 ANSWER_S = 0.05
 """A move that cuts off the very connection its call came by follows the answer, by so much at least. AWS is never so
 fast that a machine which takes an Elastic IP through its own public address misses the answer."""
 
-FILTERS = ("association-id", "instance-id", "network-interface-id", "network-interface-owner-id", "private-ip-address")
+FILTERS: Places = {
+    "allocation-id": ("allocationId",),
+    "association-id": ("associationId",),
+    "instance-id": ("instanceId",),
+    "network-interface-id": ("networkInterfaceId",),
+    "network-interface-owner-id": ("networkInterfaceOwnerId",),
+    "private-ip-address": ("privateIpAddress",),
+    "public-ip": ("publicIp",),
+}
+"""DescribeAddresses' filters that are judged here, and where their values stand in the answer."""
 
 
 def allocate_address(plane: Plane, call: Call) -> bytes:
@@ -117,11 +127,9 @@ def describe_addresses(plane: Plane, call: Call) -> bytes:
     keep: dict[str, bool] = {}
     for item in document.items("addressesSet"):
         allocation_id = item.findtext("allocationId") or ""
-        seen = _association(tables, tables.addresses.get(allocation_id))
-        for name, value in seen.items():
+        for name, value in _association(tables, tables.addresses.get(allocation_id)).items():
             put(item, name, value)
-        values = dict(zip(FILTERS, seen.values(), strict=True))
-        keep[allocation_id] = all(values[name] in allowed for name, allowed in wanted.items())
+        keep[allocation_id] = item_passes(item, wanted, FILTERS)
     document.keep("addressesSet", keep, "allocationId")
     return document.body(call)
 
@@ -242,7 +250,7 @@ def _taken(plane: Plane) -> list[str]:
 
 
 def _association(tables: Tables, address: Address | None) -> dict[str, Any]:
-    """Whom an address leads to, in EC2's element names, in the order of FILTERS."""
+    """Whom an address leads to, in EC2's element names."""
     owner = tables.instances.get(address.instance_id or "") if address else None
     if address is None or owner is None:
         names = ("associationId", "instanceId", "networkInterfaceId", "networkInterfaceOwnerId", "privateIpAddress")

@@ -247,8 +247,8 @@ def _permissions(
     """The rules of a request, one per source, each with the parameters under which the books take it."""
     parts: defaultdict[int, dict[str, str]] = defaultdict(dict)
     for key, value in call.params.items():
-        if number := re.match(r"IpPermissions\.(\d+)\.(.+)", key):
-            parts[int(number[1])][number[2]] = value
+        if at := re.match(r"IpPermissions\.([0-9]{1,6})\.(.+)", key):
+            parts[int(at[1])][at[2]] = value
     if not parts:
         place = {"CidrIp": "IpRanges.1.CidrIp", "SourceSecurityGroupName": "Groups.1.GroupName"}
         short = ("IpProtocol", "FromPort", "ToPort", *place)

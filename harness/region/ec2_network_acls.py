@@ -9,13 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from xml.etree.ElementTree import Element
 
-from harness.region.calls import AwsError, Call, answer, put, take_filters
-from harness.region.ec2_interfaces import matches
+from harness.region.calls import AwsError, Call, answer, number, put, take_filters
 from harness.region.plane import Action, Plane, refuse_dry_run
 from harness.region.semantics import network_acls as semantics
+from harness.region.semantics.matching import Places, item_passes
 from harness.region.semantics.network_acls import Entry
 
-FILTERS: Mapping[str, tuple[str, ...]] = {
+FILTERS: Places = {
+    "default": ("default",),
+    "network-acl-id": ("networkAclId",),
+    "vpc-id": ("vpcId",),
+    "association.association-id": ("associationSet/item/networkAclAssociationId",),
+    "association.network-acl-id": ("associationSet/item/networkAclId",),
+    "association.subnet-id": ("associationSet/item/subnetId",),
     "entry.cidr": ("entrySet/item/cidrBlock",),
     "entry.egress": ("entrySet/item/egress",),
     "entry.icmp.code": ("entrySet/item/icmpTypeCode/code",),
@@ -68,9 +74,8 @@ def replace_network_acl_entry(plane: Plane, call: Call) -> bytes:
 
 def delete_network_acl_entry(plane: Plane, call: Call) -> bytes:
     """DeleteNetworkAclEntry."""
-    text = call.require("RuleNumber")
-    number = int(text) if text.isdigit() else None
-    return _change(plane, call, lambda e: semantics.deleted(e, number=number, egress=call.flag("Egress")))
+    rule = number(call.require("RuleNumber"))
+    return _change(plane, call, lambda e: semantics.deleted(e, number=rule, egress=call.flag("Egress")))
 
 
 def replace_network_acl_association(plane: Plane, call: Call) -> bytes:
@@ -91,7 +96,7 @@ def replace_network_acl_association(plane: Plane, call: Call) -> bytes:
 
 def describe_network_acls(plane: Plane, call: Call) -> bytes:
     """DescribeNetworkAcls of the books, with the entries that hold."""
-    params, wanted = take_filters(call.params, tuple(FILTERS))
+    params, wanted = take_filters(call.params, FILTERS)
     with plane.state.lock:
         for acl_id in call.numbered("NetworkAclId"):
             _acl(plane, acl_id)
@@ -99,7 +104,7 @@ def describe_network_acls(plane: Plane, call: Call) -> bytes:
         keep = {}
         for item in document.items("networkAclSet"):
             put(item, "entrySet", semantics.shown(_entries(plane, item)))
-            keep[item.findtext("networkAclId") or ""] = matches(item, wanted, FILTERS)
+            keep[item.findtext("networkAclId") or ""] = item_passes(item, wanted, FILTERS)
     document.keep("networkAclSet", keep, "networkAclId")
     return document.body(call)
 

@@ -45,12 +45,13 @@ from harness.region import (
     ec2_volumes,
     passed,
     recovery,
+    request_form,
 )
 from harness.region.actions import CONTROLS, SERVICES, SHOWN
 from harness.region.addresses import TABLE_FILE, Addresses
 from harness.region.api_faults import Fault
 from harness.region.api_path import Api, hosts, read_api, serves
-from harness.region.books import Books
+from harness.region.books import Books, BooksFailed
 from harness.region.calls import AwsError, Call, CallLog, error_code, parse
 from harness.region.credentials import HarnessKey
 from harness.region.instances import Instances
@@ -84,9 +85,6 @@ BOOKS_TIMEOUT_S = 60.0
 
 LOOK_S = 0.05
 """How often is looked whether a caller who gets no answer has given up."""
-
-BOOLEANS = ("DryRun", "Force", "SkipOsShutdown", "Hibernate", "AllowReassociation", "IncludeAllInstances")
-"""Parameters that are true or false in whatever action they stand."""
 
 
 class Gateway:
@@ -201,6 +199,9 @@ class Gateway:
         loop = asyncio.get_running_loop()
         try:
             body = await loop.run_in_executor(self._threads, carry_out, self._plane, call)
+        except BooksFailed as error:
+            LOG.warning("%s: %s", call.action, error)
+            return _failed(call, passed.broken(call))
         except AwsError as error:
             return _failed(call, error)
         except Exception as error:
@@ -271,8 +272,7 @@ def carry_out(plane: Plane, call: Call) -> bytes:
         return action(plane, call)
     if action is None and not (passed.to_books(call.action) and call.action in operations(call.service)):
         raise refusal(call)
-    for name in BOOLEANS:
-        call.flag(name)
+    request_form.check(call)
     refuse_dry_run(call)
     if action is None:
         return plane.tokens.once(call, lambda: passed.ask_books(plane, call))

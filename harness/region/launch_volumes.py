@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from harness.region.calls import AwsError, Call, Document
+from harness.region.calls import AwsError, Call, Document, is_index
 from harness.region.ec2_volumes import create_volume, finish_delete, now_text, part_with_volumes
 from harness.region.plane import Plane
 from harness.region.semantics.volumes import ROOT_DEVICES, Attachment, decide_attach
@@ -36,7 +36,7 @@ def block_devices(params: Mapping[str, str]) -> list[BlockDevice]:
     for key, value in params.items():
         name, _, rest = key.partition(".")
         number, _, field = rest.partition(".")
-        if name == "BlockDeviceMapping" and number.isdigit():
+        if name == "BlockDeviceMapping" and is_index(number):
             rows[int(number)][field] = value
     found: list[BlockDevice] = []
     for _, row in sorted(rows.items()):
