@@ -291,9 +291,10 @@ class Cloud:
             self._ec2.delete_volume(VolumeId=volume_id)
 
     def allocate_address(self) -> ElasticIp:
-        """A new Elastic IP."""
+        """A new Elastic IP, once Describe calls show it."""
         with _calling("AllocateAddress"):
             made = self._ec2.allocate_address(Domain="vpc")
+        wait_for(f"{made['PublicIp']}", lambda: self._is_seen(made["AllocationId"]), timeout_s=30, every_s=POLL_S)
         return ElasticIp(allocation_id=made["AllocationId"], public_ip=made["PublicIp"])
 
     def address_owner(self, allocation_id: str) -> str | None:
@@ -389,7 +390,12 @@ class Cloud:
 
         def reached() -> bool:
             nonlocal seen
-            seen = self._volume(volume_id)
+            try:
+                seen = self._volume(volume_id)
+            except CloudError as error:
+                if error.code != "InvalidVolume.NotFound":  # one that was made a moment ago may not be seen yet
+                    raise
+                return False
             return bool(good(*seen))
 
         wait_for(f"{volume_id} {what}", reached, timeout_s=timeout_s, every_s=POLL_S, last_seen=lambda: str(seen))
@@ -401,6 +407,16 @@ class Cloud:
             place = VolumeAttachment(instance_id=row["InstanceId"], device=row["Device"], state=row["State"])
             return place, volume["State"]
         return None, volume["State"]
+
+    def _is_seen(self, allocation_id: str) -> bool:
+        """Whether DescribeAddresses knows the Elastic IP already (AWS: "Eventual consistency")."""
+        try:
+            self._address(allocation_id)
+        except CloudError as error:
+            if error.code != "InvalidAllocationID.NotFound":
+                raise
+            return False
+        return True
 
     def _address(self, allocation_id: str) -> Mapping[str, Any]:
         with _calling("DescribeAddresses"):

@@ -124,12 +124,18 @@ def describe_addresses(plane: Plane, call: Call) -> bytes:
     with plane.state.lock:
         document = plane.books.call("DescribeAddresses", params)
         tables = plane.seen()
-    keep: dict[str, bool] = {}
+        young = [a for i, a in plane.state.addresses.items() if i not in tables.addresses]  # not there yet
+    for address in young:
+        if address.allocation_id in call.numbered("AllocationId"):
+            raise _no_allocation(address.allocation_id)
+        if address.public_ip in call.numbered("PublicIp"):
+            raise _no_address(address.public_ip)
+    keep: dict[str, bool] = {address.allocation_id: False for address in young}
     for item in document.items("addressesSet"):
         allocation_id = item.findtext("allocationId") or ""
         for name, value in _association(tables, tables.addresses.get(allocation_id)).items():
             put(item, name, value)
-        keep[allocation_id] = item_passes(item, wanted, FILTERS)
+        keep.setdefault(allocation_id, item_passes(item, wanted, FILTERS))
     document.keep("addressesSet", keep, "allocationId")
     return document.body(call)
 
@@ -270,14 +276,22 @@ def _address(plane: Plane, call: Call) -> Address:
     if allocation_id is not None:
         found = plane.state.addresses.get(allocation_id)
         if found is None:
-            raise AwsError("InvalidAllocationID.NotFound", f"The allocation ID '{allocation_id}' does not exist")
+            raise _no_allocation(allocation_id)
         return found
     if public_ip is None:
         raise AwsError("MissingParameter", "Either 'AllocationId' or 'PublicIp' must be provided.")
     found = next((a for a in plane.state.addresses.values() if a.public_ip == public_ip), None)
     if found is None:
-        raise AwsError("InvalidAddress.NotFound", f"Address '{public_ip}' not found.")
+        raise _no_address(public_ip)
     return found
+
+
+def _no_allocation(allocation_id: str) -> AwsError:
+    return AwsError("InvalidAllocationID.NotFound", f"The allocation ID '{allocation_id}' does not exist")
+
+
+def _no_address(public_ip: str) -> AwsError:
+    return AwsError("InvalidAddress.NotFound", f"Address '{public_ip}' not found.")
 
 
 def _target(plane: Plane, call: Call) -> tuple[Instance, str]:
@@ -300,7 +314,11 @@ def interface_owner(instances: Iterable[Instance], interface_id: str) -> Instanc
     for record in instances:
         if record.interface_id == interface_id and not record.terminated:
             return record
-    raise AwsError("InvalidNetworkInterfaceID.NotFound", f"The networkInterface ID '{interface_id}' does not exist")
+    raise no_such_interface(interface_id)
+
+
+def no_such_interface(interface_id: str) -> AwsError:
+    return AwsError("InvalidNetworkInterfaceID.NotFound", f"The networkInterface ID '{interface_id}' does not exist")
 
 
 ACTIONS: Mapping[str, Action] = {

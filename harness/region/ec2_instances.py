@@ -21,7 +21,7 @@ from harness.region.plane import Action, Plane, refuse_dry_run
 from harness.region.semantics import instances
 from harness.region.semantics.instances import STATE_CODES, InstanceState, StateReason, Transition
 from harness.region.semantics.matching import Places, item_passes
-from harness.region.state import Instance
+from harness.region.state import LAUNCH_TIME, Instance
 
 STATE_FILTERS: Places = {
     "instance-state-name": ("instanceState/name",),
@@ -45,8 +45,6 @@ FILTERS: Places = {
     "vpc-id": ("vpcId",),
 }
 """DescribeInstances' filters that are judged here, and where their values stand in the answer."""
-
-LAUNCH_TIME = "%Y-%m-%dT%H:%M:%S.000Z"
 
 
 def start_instances(plane: Plane, call: Call) -> bytes:

@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element
 
 from harness.region import ec2_filters, pages
 from harness.region.calls import BOOKS_ACCOUNT, AwsError, Call, answer, number, put, take_filters
-from harness.region.ec2_addresses import disassociate, interface_owner
+from harness.region.ec2_addresses import disassociate, interface_owner, no_such_interface
 from harness.region.ec2_routes import sync_routes
 from harness.region.plane import Action, Plane, refuse_dry_run
 from harness.region.semantics import addresses as semantics
@@ -127,8 +127,12 @@ def describe_network_interfaces(plane: Plane, call: Call) -> bytes:
         document = plane.books.call("DescribeNetworkInterfaces", pages.unpaged(params))
         tables = plane.seen()
         names = ec2_filters.group_names(plane)
+        young = {r.interface_id for i, r in plane.state.instances.items() if i not in tables.instances}
+    for interface_id in call.numbered("NetworkInterfaceId"):
+        if interface_id in young:  # too new to be seen: not there yet
+            raise no_such_interface(interface_id)
     owners = {record.interface_id: record for record in tables.instances.values()}
-    keep: dict[str, bool] = {}
+    keep: dict[str, bool] = dict.fromkeys(young, False)
     for item in document.items("networkInterfaceSet"):
         interface_id = item.findtext("networkInterfaceId") or ""
         owner = owners.get(interface_id)
@@ -138,7 +142,7 @@ def describe_network_interfaces(plane: Plane, call: Call) -> bytes:
             put(item, "status", "in-use")
             _show_attachment(item, owner)
         gone = owner is not None and owner.terminated
-        keep[interface_id] = not gone and item_passes(item, wanted, FILTERS)
+        keep.setdefault(interface_id, not gone and item_passes(item, wanted, FILTERS))
     document.keep("networkInterfaceSet", keep, "networkInterfaceId")
     pages.cut(document, "networkInterfaceSet", call)
     return document.body(call)

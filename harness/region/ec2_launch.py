@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from harness.region import capacity, ec2_addresses, ec2_filters, ec2_interfaces, launch_volumes
 from harness.region.calls import AwsError, Call, Document, put
 from harness.region.credentials import new_access_key_id
-from harness.region.ec2_instances import LAUNCH_TIME, gone, show, still, transition_done
+from harness.region.ec2_instances import gone, show, still, transition_done
 from harness.region.ec2_volumes import connect_volumes
 from harness.region.instances import InstanceSpec
 from harness.region.plane import Action, Plane, refuse_dry_run
 from harness.region.semantics import addresses, instances
 from harness.region.semantics.instances import StateReason
-from harness.region.state import Instance
+from harness.region.state import LAUNCH_TIME, Instance
 
 KEPT_HERE = ("BlockDeviceMapping.", "IamInstanceProfile.", "DisableApi")
 """Beginnings of parameters that the books are not told: what they say is carried out, or remembered, by the region."""

@@ -6,7 +6,7 @@ follows before the call is answered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from xml.etree.ElementTree import Element
 
 from harness.region.calls import AwsError, Call, answer, number, put, take_filters
@@ -98,13 +98,17 @@ def describe_network_acls(plane: Plane, call: Call) -> bytes:
     """DescribeNetworkAcls of the books, with the entries that hold."""
     params, wanted = take_filters(call.params, FILTERS)
     with plane.state.lock:
-        for acl_id in call.numbered("NetworkAclId"):
-            _acl(plane, acl_id)
-        document = plane.books.call("DescribeNetworkAcls", params)
+        seen = plane.seen().acls
+        young = plane.state.acls.keys() - seen.keys()
         keep = {}
+        for acl_id in call.numbered("NetworkAclId"):
+            if _is_young(_acl(plane, acl_id), young):
+                raise _unknown(acl_id)
+        document = plane.books.call("DescribeNetworkAcls", params)
         for item in document.items("networkAclSet"):
-            put(item, "entrySet", semantics.shown(_entries(plane, item)))
-            keep[item.findtext("networkAclId") or ""] = item_passes(item, wanted, FILTERS)
+            put(item, "entrySet", semantics.shown(_entries(seen, item)))
+            passes = not _is_young(item, young) and item_passes(item, wanted, FILTERS)
+            keep[item.findtext("networkAclId") or ""] = passes
     document.keep("networkAclSet", keep, "networkAclId")
     return document.body(call)
 
@@ -119,7 +123,7 @@ def sync(plane: Plane) -> None:
         here = "associationSet/item/subnetId"
         for item in _acls(plane):
             if subnets and any(element.text == subnets[-1] for element in item.findall(here)):
-                plane.filters.bound(semantics.router_rules(_entries(plane, item)))
+                plane.filters.bound(semantics.router_rules(_entries(plane.state.acls, item)))
 
 
 def resume(plane: Plane) -> None:
@@ -133,7 +137,7 @@ def _change(plane: Plane, call: Call, changed: Callable[[tuple[Entry, ...]], tup
     refuse_dry_run(call)
     with plane.state.lock:
         acl_id = call.require("NetworkAclId")
-        plane.state.put_acl(acl_id, changed(_entries(plane, _acl(plane, acl_id))))
+        plane.state.put_acl(acl_id, changed(_entries(plane.state.acls, _acl(plane, acl_id))))
         sync(plane)
     return answer(call, {"return": True})
 
@@ -146,13 +150,22 @@ def _acl(plane: Plane, acl_id: str) -> Element:
     for item in _acls(plane):
         if item.findtext("networkAclId") == acl_id:
             return item
-    raise AwsError("InvalidNetworkAclID.NotFound", f"The network acl ID '{acl_id}' does not exist")
+    raise _unknown(acl_id)
 
 
-def _entries(plane: Plane, item: Element) -> tuple[Entry, ...]:
+def _unknown(acl_id: str) -> AwsError:
+    return AwsError("InvalidNetworkAclID.NotFound", f"The network acl ID '{acl_id}' does not exist")
+
+
+def _is_young(item: Element, young: Collection[str]) -> bool:
+    """Whether an ACL is too new to be seen; a VPC's default one is not among ours before its entries are changed."""
+    return item.findtext("default") != "true" and item.findtext("networkAclId") in young
+
+
+def _entries(acls: Mapping[str, tuple[Entry, ...]], item: Element) -> tuple[Entry, ...]:
     """The entries of an ACL; one that nobody has changed is a VPC's default one."""
     untouched = semantics.DEFAULT_ENTRIES if item.findtext("default") == "true" else ()
-    return plane.state.acls.get(item.findtext("networkAclId") or "", untouched)
+    return acls.get(item.findtext("networkAclId") or "", untouched)
 
 
 ACTIONS: Mapping[str, Action] = {

@@ -15,6 +15,7 @@ from harness.region.ec2_volumes import known_volume, now_text
 from harness.region.plane import Action, Plane, refuse_dry_run
 from harness.region.semantics.matching import Filters, all_pass
 from harness.region.semantics.volume_changes import Modification, Shape, Wish, decide_modify, recent, volume_status
+from harness.region.semantics.volumes import check_volume_id
 from harness.region.state import Volume
 
 
@@ -69,7 +70,10 @@ def describe_volume_status(plane: Plane, call: Call) -> bytes:
     ids = call.numbered("VolumeId")
     wanted = _filters(call, STATUS_FILTERS)
     with plane.state.lock:
-        volumes = [known_volume(plane, volume_id) for volume_id in ids] or list(plane.state.volumes.values())
+        seen = plane.seen().volumes  # which there are; how they are is looked at now
+    for volume_id in ids:
+        check_volume_id(volume_id, seen)
+    volumes = [seen[volume_id] for volume_id in ids] or list(seen.values())
     kept = [row for row in (_status(plane, volume) for volume in volumes) if all_pass(wanted, _told(row))]
     return pages.answered(call, "volumeStatusSet", kept)
 

@@ -145,15 +145,17 @@ def describe_volumes(plane: Plane, call: Call) -> bytes:
     params, wanted = take_filters(call.params, FILTERS)
     with plane.state.lock:
         document = plane.books.call("DescribeVolumes", pages.unpaged(params))
-        now, seen = plane.state.volumes, plane.seen().volumes
-        young = {volume_id: replace(volume, creating=True) for volume_id, volume in now.items()}
-        volumes = {**young, **seen}  # what is too new to be seen is still being created
+        volumes = plane.seen().volumes
+        young = plane.state.volumes.keys() - volumes.keys()  # what is too new to be seen is not there yet
+    for volume_id in call.numbered("VolumeId"):
+        if volume_id in young:
+            semantics.check_volume_id(volume_id, volumes)
     keep: dict[str, bool] = {}
     for item in document.items("volumeSet"):
         volume_id = item.findtext("volumeId") or ""
         if volume_id in volumes:
             _show(item, volumes[volume_id])
-        keep[volume_id] = item_passes(item, wanted, FILTERS)
+        keep[volume_id] = volume_id not in young and item_passes(item, wanted, FILTERS)
     document.keep("volumeSet", keep, "volumeId")
     pages.cut(document, "volumeSet", call)
     return document.body(call)

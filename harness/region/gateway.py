@@ -64,6 +64,7 @@ from harness.region.protocols import (
     defect,
     failure,
     internal_error,
+    model,
     operations,
     refusal,
     stranger,
@@ -269,6 +270,8 @@ def carry_out(plane: Plane, call: Call) -> bytes:
     if call.service != "ec2":
         if action is None:
             raise refusal(call)
+        if call.protocol == "json":
+            request_form.check_json(call)
         return action(plane, call)
     if action is None and not (passed.to_books(call.action) and call.action in operations(call.service)):
         raise refusal(call)
@@ -363,6 +366,7 @@ def main() -> int:
     books = wait_for("the books", lambda: Books.read(options.books), timeout_s=BOOKS_TIMEOUT_S, every_s=0.02)
     table = topology.state_dir / TABLE_FILE
     wait_for("the router's rules", table.exists, timeout_s=START_TIMEOUT_S, every_s=0.02)
+    model("ec2")  # read once, now, and not while the first call waits for it
     delays = read_delays(timing_file(topology))
     plane = build(topology, books=books, shut_down_timeout_s=options.shut_down_timeout_s, delays=delays)
     api = read_api(topology)

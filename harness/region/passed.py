@@ -16,7 +16,6 @@ RECORDS = frozenset(
     {
         "CreateTags", "DeleteTags",
         "CreateVpc", "DeleteVpc", "ModifyVpcAttribute", "CreateSubnet", "DeleteSubnet", "ModifySubnetAttribute",
-        "CreateRouteTable",
         "RegisterImage", "DeregisterImage", "CreateKeyPair", "ImportKeyPair", "DeleteKeyPair",
     }
 )  # fmt: skip

@@ -28,6 +28,7 @@ from harness.region.idempotency import Tokens
 from harness.region.instances import Instances
 from harness.region.journal import Journal
 from harness.region.packet_filter import PacketFilter
+from harness.region.past import Past
 from harness.region.semantics.addresses import Moves
 from harness.region.semantics.instances import (
     TERMINATED_VISIBLE_S,
@@ -82,6 +83,8 @@ class Plane:
     api_faults: ApiFaults = field(init=False)
     tokens: Tokens = field(init=False)
     commands: Commands = field(init=False)
+    past_routes: Past = field(default_factory=lambda: Past("DescribeRouteTables", "routeTableSet", "routeTableId"))
+    past_groups: Past = field(default_factory=lambda: Past("DescribeSecurityGroups", "securityGroupInfo", "groupId"))
     _workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "plane"))
     _machine_locks: defaultdict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
     _locks_lock: Lock = field(default_factory=Lock)
@@ -120,7 +123,11 @@ class Plane:
 
         AWS: "Amazon EC2 eventual consistency".
         """
-        return self.state.as_of(self.delays.draw("consistency"))
+        return self.state.as_of(self.age_s())
+
+    def age_s(self) -> float:
+        """How old what the next Describe call says may be; drawn once for each."""
+        return self.delays.draw("consistency")
 
     def machine_lock(self, instance_id: str) -> Lock:
         """Held by whoever switches, attaches to or detaches from this instance."""

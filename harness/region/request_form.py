@@ -46,6 +46,18 @@ UNSUPPORTED: Mapping[str, tuple[str, ...]] = {
 """Parameters that this region would have to carry out and does not: refused, never silently left out. (`false` is what
 they are anyway.)"""
 
+JSON_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "string": str,
+    "integer": int,
+    "long": int,
+    "boolean": bool,
+    "list": list,
+    "map": Mapping,
+    "structure": Mapping,
+    "timestamp": (int, float, str),
+}
+"""What a value of a JSON call is, by the type of its shape."""
+
 BITS = {"integer": 31, "long": 63}
 """How large a whole number of a type may be."""
 
@@ -72,6 +84,37 @@ def check(call: Call) -> None:
     for name in UNSUPPORTED.get(call.action, ()):
         if any(_is_below(key, name) and value.lower() not in ("", "false") for key, value in asked.items()):
             raise AwsError("UnsupportedOperation", f"This region does not carry out {name} of {call.action}.")
+
+
+def check_json(call: Call) -> None:
+    """The error of a JSON service for a value of another type than its action's; what it does not know it ignores."""
+    described = model(call.service)
+    shape = described["operations"][call.action].get("input", {}).get("shape", "")
+    wrong = _misfit(described["shapes"], shape, call.data, "the request")
+    if wrong is not None:
+        raise AwsError("SerializationException", f"{wrong} is of another type.")
+
+
+def _misfit(shapes: Shapes, shape: str, value: object, name: str) -> str | None:
+    """What in a JSON value is not of its shape, by name; None when all is."""
+    here = shapes.get(shape, {})
+    kind = here.get("type", "structure")
+    if value is None:
+        return None
+    if not isinstance(value, JSON_TYPES.get(kind, object)) or (isinstance(value, bool) and kind != "boolean"):
+        return name
+    inside: list[tuple[str, object, str]] = []
+    if isinstance(value, Mapping) and kind == "map":
+        inside = [(here["value"]["shape"], each, f"{name}.{key}") for key, each in value.items()]
+    elif isinstance(value, Mapping):
+        members = here.get("members", {})
+        inside = [(members[key]["shape"], each, key) for key, each in value.items() if key in members]
+    elif isinstance(value, list):
+        inside = [(here["member"]["shape"], each, f"{name}.{n}") for n, each in enumerate(value)]
+        if None in value:
+            return name
+    found = (_misfit(shapes, of, each, called) for of, each, called in inside)
+    return next((wrong for wrong in found if wrong is not None), None)
 
 
 def shape_at(shapes: Shapes, root: str, key: str) -> str | None:

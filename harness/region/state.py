@@ -21,6 +21,9 @@ from harness.region.semantics.volume_changes import Modification, Shape
 from harness.region.semantics.volumes import Attachment
 
 STATE_FILE = "region.json"
+LAUNCH_TIME = "%Y-%m-%dT%H:%M:%S.000Z"
+"""How `Instance.launched` is written (strftime), UTC."""
+
 MEMORY_S = 60.0
 """How long past tables are kept for Describe calls that lag; longer than any timing profile's bound."""
 
@@ -141,11 +144,13 @@ class Address:
 
 @dataclass(frozen=True, kw_only=True)
 class Tables:
-    """The three tables at one moment; whoever holds them can read them without a lock."""
+    """The three tables, and the entries of network ACLs, at one moment; whoever holds them can read them without a
+    lock."""
 
     instances: Mapping[str, Instance]
     volumes: Mapping[str, Volume]
     addresses: Mapping[str, Address]
+    acls: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
 
     def elastic_at(self, private_ip: str) -> Address | None:
         """The Elastic IP that leads to this private address."""
@@ -207,6 +212,7 @@ class State:
     def put_acl(self, acl_id: str, entries: tuple[Entry, ...] | None) -> None:
         """The entries of a network ACL; None forgets a deleted one."""
         with self.lock:
+            self._remember()
             if entries is None:
                 self.acls.pop(acl_id, None)
             else:
@@ -232,7 +238,12 @@ class State:
             return self._now()
 
     def _now(self) -> Tables:
-        return Tables(instances=dict(self.instances), volumes=dict(self.volumes), addresses=dict(self.addresses))
+        return Tables(
+            instances=dict(self.instances),
+            volumes=dict(self.volumes),
+            addresses=dict(self.addresses),
+            acls=dict(self.acls),
+        )
 
     def _remember(self) -> None:
         """Keep the tables as they are until now, before a change."""

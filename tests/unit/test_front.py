@@ -48,7 +48,6 @@ ASK = "Action=DescribeAddresses&Version=2016-11-15"
         ({"body": "Action=DescribeCoffee"}, (400, "InvalidAction")),
         ({"body": "Action=CreateFlowLogs"}, (400, "UnsupportedOperation")),
         ({"body": "Action=DescribeByoipCidrs&MaxResults=5"}, (400, "UnsupportedOperation")),
-        ({"body": "Action=DescribeInstances&Filter.1.Name=colour&Filter.1.Value.1=red"}, (400, "UnsupportedOperation")),
         ({"body": "Action=DescribeVolumes&NextToken=%C2%B2"}, (400, "InvalidNextToken")),
         ({"body": "Action=DescribeAddresses&Version=2016-11-99"}, (400, "NoSuchVersion")),
         ({"body": "Action=GetCallerIdentity&Version=2016-11-15", "service": "sts"}, (400, "InvalidAction")),
