@@ -18,7 +18,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from harness.command import wait_for
+from harness.command import TimedOut, wait_for
 from harness.errors import InfrastructureError, UsageError
 from harness.topology import REGION_NAME, ZONE
 
@@ -42,6 +42,9 @@ _NOBODYS_SETTINGS: Any = {
 }
 """The AWS profile and files of whoever runs the harness have no say here: a wrong one would stop every call."""
 
+
+UNSEEN_S = 5.0
+"""How long what was made a moment ago is looked for. AWS gives no bound ("Eventual consistency")."""
 
 SSM_GRACE_S = 5.0
 """How much longer than it may run the end of a command is waited for."""
@@ -381,9 +384,16 @@ class Cloud:
         with _calling("DescribeSubnets"):
             vpc_id = self._ec2.describe_subnets(SubnetIds=[subnet_id])["Subnets"][0]["VpcId"]
         filters: Any = [{"Name": "vpc-id", "Values": [vpc_id]}, {"Name": "group-name", "Values": [OPEN_GROUP]}]
-        with _calling("DescribeSecurityGroups"):
-            found = self._ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
-        return [group["GroupId"] for group in found]
+
+        def seen() -> list[str]:
+            with _calling("DescribeSecurityGroups"):
+                found = self._ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
+            return [group["GroupId"] for group in found]
+
+        try:  # one that was made a moment ago may not be seen yet
+            return wait_for("the open group", seen, timeout_s=UNSEEN_S, every_s=POLL_S)
+        except TimedOut:
+            return []
 
     def _wait_volume(self, volume_id: str, what: str, good: Any, timeout_s: float) -> None:
         seen: tuple[VolumeAttachment | None, str] = (None, "nothing")

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from xml.etree.ElementTree import Element
 
+from harness.region import pages
 from harness.region.calls import AwsError, Call, Document, answer, put
 from harness.region.plane import Action, Plane, refuse_dry_run
 from harness.region.semantics import filters as semantics
@@ -104,9 +105,10 @@ def modify_security_group_rules(plane: Plane, call: Call) -> bytes:
 
 def describe_security_groups(plane: Plane, call: Call) -> bytes:
     """DescribeSecurityGroups: as the books have them, or had them."""
-    document = plane.books.call(call.action, call.params)
+    document = plane.books.call(call.action, pages.unpaged(call.params))
     asked = {i: _no_such_group(f"'{i}' does not exist") for i in call.numbered("GroupId")}
     plane.past_groups.show(document, age_s=plane.age_s(), asked=asked)
+    pages.cut(document, "securityGroupInfo", call)
     return document.body(call)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from xml.etree.ElementTree import Element
 
+from harness.region import pages
 from harness.region.calls import AwsError, Call, answer, number, put, take_filters
 from harness.region.plane import Action, Plane, refuse_dry_run
 from harness.region.semantics import network_acls as semantics
@@ -104,12 +105,13 @@ def describe_network_acls(plane: Plane, call: Call) -> bytes:
         for acl_id in call.numbered("NetworkAclId"):
             if _is_young(_acl(plane, acl_id), young):
                 raise _unknown(acl_id)
-        document = plane.books.call("DescribeNetworkAcls", params)
+        document = plane.books.call("DescribeNetworkAcls", pages.unpaged(params))
         for item in document.items("networkAclSet"):
             put(item, "entrySet", semantics.shown(_entries(seen, item)))
             passes = not _is_young(item, young) and item_passes(item, wanted, FILTERS)
             keep[item.findtext("networkAclId") or ""] = passes
     document.keep("networkAclSet", keep, "networkAclId")
+    pages.cut(document, "networkAclSet", call)
     return document.body(call)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address
 from xml.etree.ElementTree import Element
 
+from harness.region import pages
 from harness.region.calls import AwsError, Call, put
 from harness.region.ec2_addresses import interface_owner
 from harness.region.plane import Action, Plane, refuse_dry_run
@@ -47,7 +48,7 @@ def describe_route_tables(plane: Plane, call: Call) -> bytes:
     """DescribeRouteTables of the books; a route to an interface names its instance, and is a blackhole while that does
     not run."""
     with plane.state.lock:
-        document = plane.books.call("DescribeRouteTables", call.params)
+        document = plane.books.call("DescribeRouteTables", pages.unpaged(call.params))
         age_s = plane.age_s()
         asked = {i: no_such_table(i) for i in call.numbered("RouteTableId")}
         plane.past_routes.show(document, age_s=age_s, asked=asked)
@@ -58,6 +59,7 @@ def describe_route_tables(plane: Plane, call: Call) -> bytes:
         if owner is not None:
             put(item, "instanceId", owner.instance_id)
             put(item, "state", "active" if plane.state_of(owner) == "running" else "blackhole")
+    pages.cut(document, "routeTableSet", call)
     return document.body(call)
 
 

@@ -8,7 +8,6 @@ Which of them a filter lets through is judged by what is. Not kept over the deat
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -26,9 +25,9 @@ Items = Mapping[str, Element]
 class Past:
     """The past of one set in the answers of one Describe action; safe to use from several threads."""
 
-    def __init__(self, action: str, items: str, key: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, action: str, items: str, key: str, *, clock: Callable[[], float]) -> None:
         self._action, self._items, self._key = action, items, key
-        self.clock = clock
+        self._clock = clock
         self._past: deque[tuple[float, Items]] = deque()
         self._lock = Lock()
 
@@ -36,7 +35,7 @@ class Past:
         """Before a change: this is how it was until now."""
         was = self._by_id(books.call(self._action, {}))
         with self._lock:
-            now = self.clock()
+            now = self._clock()
             self._past.append((now, was))
             while self._past[0][0] < now - MEMORY_S:
                 self._past.popleft()
@@ -46,7 +45,7 @@ class Past:
         if age_s <= 0:
             return
         with self._lock:
-            wanted = self.clock() - age_s
+            wanted = self._clock() - age_s
             was = next((items for until, items in self._past if until > wanted), None)
         if was is None:
             return

@@ -83,8 +83,8 @@ class Plane:
     api_faults: ApiFaults = field(init=False)
     tokens: Tokens = field(init=False)
     commands: Commands = field(init=False)
-    past_routes: Past = field(default_factory=lambda: Past("DescribeRouteTables", "routeTableSet", "routeTableId"))
-    past_groups: Past = field(default_factory=lambda: Past("DescribeSecurityGroups", "securityGroupInfo", "groupId"))
+    past_routes: Past = field(init=False)
+    past_groups: Past = field(init=False)
     _workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "plane"))
     _machine_locks: defaultdict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
     _locks_lock: Lock = field(default_factory=Lock)
@@ -95,6 +95,9 @@ class Plane:
         guests = self.guests or ContainerGuests(topology=self.topology, machines=self.instances)
         self.api_faults = ApiFaults.read(folder / api_faults.FILE)
         self.tokens = Tokens.read(folder / idempotency.FILE)
+        clock = self.state.clock
+        self.past_routes = Past("DescribeRouteTables", "routeTableSet", "routeTableId", clock=clock)
+        self.past_groups = Past("DescribeSecurityGroups", "securityGroupInfo", "groupId", clock=clock)
         self.commands = Commands(path=folder / commands.FILE, journal=self.journal, guests=guests)
 
     def background(self, work: Callable[..., None], *arguments: Any) -> None:

@@ -171,7 +171,7 @@ class State:
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.lock = RLock()
         self._path = folder / STATE_FILE
-        self._clock = clock
+        self.clock = clock
         self._past: deque[tuple[float, Tables]] = deque()
         self.instances: dict[str, Instance] = {}
         self.volumes: dict[str, Volume] = {}
@@ -183,7 +183,7 @@ class State:
     def as_of(self, age_s: float) -> Tables:
         """The tables as they were `age_s` (up to MEMORY_S) seconds ago."""
         with self.lock:
-            wanted = self._clock() - age_s
+            wanted = self.clock() - age_s
             past = (tables for until, tables in self._past if until > wanted)
             return next(past, None) or self._now() if age_s > 0 else self._now()
 
@@ -247,7 +247,7 @@ class State:
 
     def _remember(self) -> None:
         """Keep the tables as they are until now, before a change."""
-        now = self._clock()
+        now = self.clock()
         self._past.append((now, self._now()))
         while self._past[0][0] < now - MEMORY_S:
             self._past.popleft()
