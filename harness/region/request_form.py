@@ -39,6 +39,7 @@ UNSUPPORTED: Mapping[str, tuple[str, ...]] = {
         "NetworkInterface.1.NetworkInterfaceId",
     ),
     "StopInstances": ("Hibernate",),
+    "AllocateAddress": ("Address", "PublicIpv4Pool", "CustomerOwnedIpv4Pool", "IpamPoolId"),
     "AssignPrivateIpAddresses": ("Ipv4Prefix", "Ipv4PrefixCount"),
     "UnassignPrivateIpAddresses": ("Ipv4Prefix",),
     "CreateVolume": ("SourceVolumeId", "OutpostArn"),
