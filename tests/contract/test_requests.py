@@ -81,7 +81,7 @@ def test_an_unknown_parameter(site: Site) -> None:
 @promise(
     "any call",
     "an edition of the API that there is not is refused: NoSuchVersion",
-    source="https://github.com/boto/boto3/issues/1138",
+    source=f"{API}Query-Requests.html",
 )
 def test_an_unknown_edition(site: Site) -> None:
     answer = site.post("Action=DescribeAddresses&Version=2016-11-99")
