@@ -18,13 +18,23 @@ from harness.region.calls import BOOKS_ACCOUNT, AwsError, Call, answer, put, tak
 from harness.region.plane import Action, Plane, refuse_dry_run
 from harness.region.semantics import addresses as semantics
 from harness.region.semantics.addresses import Changes
+from harness.region.semantics.matching import Places, item_passes
 from harness.region.state import Address, Instance, Tables
 
 ANSWER_S = 0.05
 """A move that cuts off the very connection its call came by follows the answer, by so much at least. AWS is never so
 fast that a machine which takes an Elastic IP through its own public address misses the answer."""
 
-FILTERS = ("association-id", "instance-id", "network-interface-id", "network-interface-owner-id", "private-ip-address")
+FILTERS: Places = {
+    "allocation-id": ("allocationId",),
+    "association-id": ("associationId",),
+    "instance-id": ("instanceId",),
+    "network-interface-id": ("networkInterfaceId",),
+    "network-interface-owner-id": ("networkInterfaceOwnerId",),
+    "private-ip-address": ("privateIpAddress",),
+    "public-ip": ("publicIp",),
+}
+"""DescribeAddresses' filters that are judged here, and where their values stand in the answer."""
 
 
 def allocate_address(plane: Plane, call: Call) -> bytes:
@@ -115,14 +125,18 @@ def describe_addresses(plane: Plane, call: Call) -> bytes:
     with plane.state.lock:
         document = plane.books.call("DescribeAddresses", params)
         tables = plane.seen()
-    keep: dict[str, bool] = {}
+        young = [a for i, a in plane.state.addresses.items() if i not in tables.addresses]  # not there yet
+    for address in young:
+        if address.allocation_id in call.numbered("AllocationId"):
+            raise _no_allocation(address.allocation_id)
+        if address.public_ip in call.numbered("PublicIp"):
+            raise _no_address(address.public_ip)
+    keep: dict[str, bool] = {address.allocation_id: False for address in young}
     for item in document.items("addressesSet"):
         allocation_id = item.findtext("allocationId") or ""
-        seen = _association(tables, tables.addresses.get(allocation_id))
-        for name, value in seen.items():
+        for name, value in _association(tables, tables.addresses.get(allocation_id)).items():
             put(item, name, value)
-        values = dict(zip(FILTERS, seen.values(), strict=True))
-        keep[allocation_id] = all(values[name] in allowed for name, allowed in wanted.items())
+        keep.setdefault(allocation_id, item_passes(item, wanted, FILTERS))
     document.keep("addressesSet", keep, "allocationId")
     return document.body(call)
 
@@ -244,7 +258,7 @@ def _taken(plane: Plane) -> list[str]:
 
 
 def _association(tables: Tables, address: Address | None) -> dict[str, Any]:
-    """Whom an address leads to, in EC2's element names, in the order of FILTERS."""
+    """Whom an address leads to, in EC2's element names."""
     owner = tables.instances.get(address.instance_id or "") if address else None
     if address is None or owner is None:
         names = ("associationId", "instanceId", "networkInterfaceId", "networkInterfaceOwnerId", "privateIpAddress")
@@ -264,8 +278,16 @@ def _address(plane: Plane, call: Call) -> Address:
     allocation_id = semantics.check_named(call.action, wanted_id=given, public_ip=public_ip)
     found = plane.state.addresses.get(allocation_id)
     if found is None:
-        raise AwsError("InvalidAllocationID.NotFound", f"The allocation ID '{allocation_id}' does not exist")
+        raise _no_allocation(allocation_id)
     return found
+
+
+def _no_allocation(allocation_id: str) -> AwsError:
+    return AwsError("InvalidAllocationID.NotFound", f"The allocation ID '{allocation_id}' does not exist")
+
+
+def _no_address(public_ip: str) -> AwsError:
+    return AwsError("InvalidAddress.NotFound", f"Address '{public_ip}' not found.")
 
 
 def _target(plane: Plane, call: Call) -> tuple[Instance, str]:
@@ -292,7 +314,11 @@ def interface_owner(instances: Iterable[Instance], interface_id: str) -> Instanc
     for record in instances:
         if record.interface_id == interface_id and not record.terminated:
             return record
-    raise AwsError("InvalidNetworkInterfaceID.NotFound", f"The networkInterface ID '{interface_id}' does not exist")
+    raise no_such_interface(interface_id)
+
+
+def no_such_interface(interface_id: str) -> AwsError:
+    return AwsError("InvalidNetworkInterfaceID.NotFound", f"The networkInterface ID '{interface_id}' does not exist")
 
 
 ACTIONS: Mapping[str, Action] = {

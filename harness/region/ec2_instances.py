@@ -20,10 +20,31 @@ from harness.region.ec2_volumes import connect_volumes, overlay_attachments
 from harness.region.plane import Action, Plane, refuse_dry_run
 from harness.region.semantics import instances
 from harness.region.semantics.instances import STATE_CODES, InstanceState, StateReason, Transition
-from harness.region.state import Instance
+from harness.region.semantics.matching import Places, item_passes
+from harness.region.state import LAUNCH_TIME, Instance
 
-STATE_FILTERS = ("instance-state-name", "instance-state-code")
-LAUNCH_TIME = "%Y-%m-%dT%H:%M:%S.000Z"
+STATE_FILTERS: Places = {
+    "instance-state-name": ("instanceState/name",),
+    "instance-state-code": ("instanceState/code",),
+}
+FILTERS: Places = {
+    **STATE_FILTERS,
+    **ec2_interfaces.INSTANCE_FILTERS,
+    "architecture": ("architecture",),
+    "availability-zone": ("placement/availabilityZone",),
+    "image-id": ("imageId",),
+    "instance-id": ("instanceId",),
+    "instance-type": ("instanceType",),
+    "key-name": ("keyName",),
+    "launch-time": ("launchTime",),
+    "private-dns-name": ("privateDnsName",),
+    "private-ip-address": ("privateIpAddress",),
+    "reason": ("reason",),
+    "state-reason-code": ("stateReason/code",),
+    "subnet-id": ("subnetId",),
+    "vpc-id": ("vpcId",),
+}
+"""DescribeInstances' filters that are judged here, and where their values stand in the answer."""
 
 
 def start_instances(plane: Plane, call: Call) -> bytes:
@@ -89,8 +110,7 @@ def reboot_instances(plane: Plane, call: Call) -> bytes:
 
 def describe_instances(plane: Plane, call: Call) -> bytes:
     """DescribeInstances of the books, with states and attachments as they are."""
-    params, wanted = take_filters(call.params, STATE_FILTERS)
-    params, of_network = take_filters(params, tuple(ec2_interfaces.INSTANCE_FILTERS))
+    params, wanted = take_filters(call.params, FILTERS)
     with plane.state.lock:
         tables = plane.seen()
         records = plane.visible(tables.instances)  # what is too new to be seen is not there yet
@@ -107,10 +127,8 @@ def describe_instances(plane: Plane, call: Call) -> bytes:
         state = plane.state_of(records[instance_id])
         show(item, records[instance_id], state)
         ec2_interfaces.show_network(item, records[instance_id], tables, names)
-        keep[instance_id] = state_matches(state, wanted) and ec2_interfaces.matches(
-            item, of_network, ec2_interfaces.INSTANCE_FILTERS
-        )
         overlay_attachments(item, tables.volumes)
+        keep[instance_id] = item_passes(item, wanted, FILTERS)
     document.keep("reservationSet/item/instancesSet", keep, "instanceId")
     for reservations in document.root.findall("reservationSet"):
         for reservation in reservations.findall("item"):
@@ -280,13 +298,6 @@ def _state(state: InstanceState) -> dict[str, Any]:
 
 def show_state(item: ET.Element, state: InstanceState) -> None:
     put(item, "instanceState", _state(state))
-
-
-def state_matches(state: InstanceState, wanted: Mapping[str, set[str]]) -> bool:
-    """Whether a state passes STATE_FILTERS."""
-    names = wanted.get("instance-state-name")
-    codes = wanted.get("instance-state-code")
-    return (names is None or state in names) and (codes is None or str(STATE_CODES[state]) in codes)
 
 
 def shown_profile(profile: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from harness.region import capacity, ec2_addresses, ec2_filters, ec2_interfaces, launch_volumes
 from harness.region.calls import AwsError, Call, Document, answer, put
 from harness.region.credentials import new_access_key_id
-from harness.region.ec2_instances import LAUNCH_TIME, gone, show, still, transition_done
+from harness.region.ec2_instances import gone, show, still, transition_done
 from harness.region.ec2_subnets import zone_of_launch
 from harness.region.ec2_volumes import connect_volumes
 from harness.region.idempotency import Made, marks
@@ -23,7 +23,7 @@ from harness.region.instances import InstanceSpec
 from harness.region.plane import Action, Found, Plane, refuse_dry_run
 from harness.region.semantics import addresses, instances
 from harness.region.semantics.instances import InstanceState, StateReason
-from harness.region.state import Instance, Volume
+from harness.region.state import LAUNCH_TIME, Instance, Volume
 
 KEPT_HERE = ("BlockDeviceMapping.", "ClientToken", "IamInstanceProfile.", "DisableApi")
 """Beginnings of parameters that the books are not told: what they say is carried out, or remembered, by the region."""

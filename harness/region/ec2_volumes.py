@@ -12,26 +12,31 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from typing import Literal
 
 from harness.region import pages, volume_agreement
 from harness.region.calls import AwsError, Call, answer, put, take_filters
 from harness.region.plane import RETRY_S, Action, Plane, refuse_dry_run
 from harness.region.semantics import volumes as semantics
+from harness.region.semantics.matching import Places, item_passes
 from harness.region.semantics.volumes import Attachment
 from harness.region.state import Volume
 from harness.region.volumes import VolumeBusy
 
-FILTERS = {
-    "status": "status",
-    "size": "size",
-    "volume-type": "volumeType",
-    "multi-attach-enabled": "multiAttachEnabled",
-    "attachment.status": "attachmentSet/item/status",
-    "attachment.instance-id": "attachmentSet/item/instanceId",
-    "attachment.device": "attachmentSet/item/device",
-    "attachment.delete-on-termination": "attachmentSet/item/deleteOnTermination",
+FILTERS: Places = {
+    "availability-zone": ("availabilityZone",),
+    "create-time": ("createTime",),
+    "encrypted": ("encrypted",),
+    "status": ("status",),
+    "size": ("size",),
+    "volume-id": ("volumeId",),
+    "volume-type": ("volumeType",),
+    "multi-attach-enabled": ("multiAttachEnabled",),
+    "attachment.attach-time": ("attachmentSet/item/attachTime",),
+    "attachment.status": ("attachmentSet/item/status",),
+    "attachment.instance-id": ("attachmentSet/item/instanceId",),
+    "attachment.device": ("attachmentSet/item/device",),
+    "attachment.delete-on-termination": ("attachmentSet/item/deleteOnTermination",),
 }
 """DescribeVolumes' filters on what the region knows better than the books, and where their values are in the answer."""
 
@@ -105,18 +110,20 @@ def describe_volumes(plane: Plane, call: Call) -> bytes:
     """DescribeVolumes of the books, with state, size and attachments as they are."""
     for volume_id in call.numbered("VolumeId"):
         semantics.check_volume_id(volume_id, [volume_id])  # whether there is one, the books know
-    params, wanted = take_filters(call.params, tuple(FILTERS))
+    params, wanted = take_filters(call.params, FILTERS)
     with plane.state.lock:
         document = plane.books.call("DescribeVolumes", pages.unpaged(params))
-        now, seen = plane.state.volumes, plane.seen().volumes
-        young = {volume_id: replace(volume, creating=True) for volume_id, volume in now.items()}
-        volumes = {**young, **seen}  # what is too new to be seen is still being created
+        volumes = plane.seen().volumes
+        young = plane.state.volumes.keys() - volumes.keys()  # what is too new to be seen is not there yet
+    for volume_id in call.numbered("VolumeId"):
+        if volume_id in young:
+            semantics.check_volume_id(volume_id, volumes)
     keep: dict[str, bool] = {}
     for item in document.items("volumeSet"):
         volume_id = item.findtext("volumeId") or ""
         if volume_id in volumes:
             show_volume(item, volumes[volume_id])
-        keep[volume_id] = all(_matches(item, FILTERS[name], values) for name, values in wanted.items())
+        keep[volume_id] = volume_id not in young and item_passes(item, wanted, FILTERS)
     document.keep("volumeSet", keep, "volumeId")
     pages.cut(document, "volumeSet", call)
     return document.body(call)
@@ -335,12 +342,6 @@ def show_volume(item: ET.Element, volume: Volume) -> None:
     put(item, "throughput", volume.throughput)
     put(item, "multiAttachEnabled", volume.multi_attach)
     put(item, "attachmentSet", [_row(volume.volume_id, place) for place in volume.attachments])
-
-
-def _matches(item: ET.Element, path: str, wanted: set[str]) -> bool:
-    """Whether one of the item's values at `path` is wanted; `*` and `?` as in EC2's filters."""
-    values = [element.text or "" for element in item.findall(path)]
-    return any(fnmatchcase(value, pattern.replace("[", "[[]")) for value in values for pattern in wanted)
 
 
 def _row(volume_id: str, place: Attachment) -> dict[str, str | bool]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from harness.region.calls import AwsError, Call
+from harness.region.calls import AwsError, Call, is_index
 from harness.region.ec2_volume_create import enter_volume, make_volume
 from harness.region.ec2_volumes import finish_delete, now_text, part_with_volumes
 from harness.region.plane import Plane
@@ -37,7 +37,7 @@ def block_devices(params: Mapping[str, str]) -> list[BlockDevice]:
     for key, value in params.items():
         name, _, rest = key.partition(".")
         number, _, field = rest.partition(".")
-        if name == "BlockDeviceMapping" and number.isdigit():
+        if name == "BlockDeviceMapping" and is_index(number):
             rows[int(number)][field] = value
     found: list[BlockDevice] = []
     for _, row in sorted(rows.items()):

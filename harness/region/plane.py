@@ -28,6 +28,7 @@ from harness.region.idempotency import Made, Tokens
 from harness.region.instances import Instances
 from harness.region.journal import Journal
 from harness.region.packet_filter import PacketFilter
+from harness.region.past import Past
 from harness.region.semantics.addresses import Moves
 from harness.region.semantics.instances import (
     TERMINATED_VISIBLE_S,
@@ -85,6 +86,8 @@ class Plane:
     api_faults: ApiFaults = field(init=False)
     tokens: Tokens = field(init=False)
     commands: Commands = field(init=False)
+    past_routes: Past = field(init=False)
+    past_groups: Past = field(init=False)
     _workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "plane"))
     _machine_locks: defaultdict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
     _locks_lock: Lock = field(default_factory=Lock)
@@ -95,6 +98,9 @@ class Plane:
         guests = self.guests or ContainerGuests(topology=self.topology, machines=self.instances)
         self.api_faults = ApiFaults.read(folder / api_faults.FILE)
         self.tokens = Tokens.read(folder / idempotency.FILE)
+        clock = self.state.clock
+        self.past_routes = Past("DescribeRouteTables", "routeTableSet", "routeTableId", clock=clock)
+        self.past_groups = Past("DescribeSecurityGroups", "securityGroupInfo", "groupId", clock=clock)
         self.commands = Commands(path=folder / commands.FILE, journal=self.journal, guests=guests)
 
     def background(self, work: Callable[..., None], *arguments: Any) -> None:
@@ -123,7 +129,11 @@ class Plane:
 
         AWS: "Amazon EC2 eventual consistency".
         """
-        return self.state.as_of(self.delays.draw("consistency"))
+        return self.state.as_of(self.age_s())
+
+    def age_s(self) -> float:
+        """How old what the next Describe call says may be; drawn once for each."""
+        return self.delays.draw("consistency")
 
     def machine_lock(self, instance_id: str) -> Lock:
         """Held by whoever switches, attaches to or detaches from this instance."""

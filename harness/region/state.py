@@ -23,6 +23,9 @@ from harness.region.semantics.volumes import Attachment
 from harness.topology import ZONE
 
 STATE_FILE = "region.json"
+LAUNCH_TIME = "%Y-%m-%dT%H:%M:%S.000Z"
+"""How `Instance.launched` is written (strftime), UTC."""
+
 MEMORY_S = 60.0
 """How long past tables are kept for Describe calls that lag; longer than any timing profile's bound."""
 
@@ -151,11 +154,13 @@ class Address:
 
 @dataclass(frozen=True, kw_only=True)
 class Tables:
-    """The three tables at one moment; whoever holds them can read them without a lock."""
+    """The three tables, and the entries of network ACLs, at one moment; whoever holds them can read them without a
+    lock."""
 
     instances: Mapping[str, Instance]
     volumes: Mapping[str, Volume]
     addresses: Mapping[str, Address]
+    acls: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
 
     def elastic_at(self, private_ip: str) -> Address | None:
         """The Elastic IP that leads to this private address."""
@@ -176,7 +181,7 @@ class State:
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.lock = RLock()
         self._path = folder / STATE_FILE
-        self._clock = clock
+        self.clock = clock
         self._past: deque[tuple[float, Tables]] = deque()
         self._together = 0
         self.instances: dict[str, Instance] = {}
@@ -189,7 +194,7 @@ class State:
     def as_of(self, age_s: float) -> Tables:
         """The tables as they were `age_s` (up to MEMORY_S) seconds ago."""
         with self.lock:
-            wanted = self._clock() - age_s
+            wanted = self.clock() - age_s
             past = (tables for until, tables in self._past if until > wanted)
             return next(past, None) or self._now() if age_s > 0 else self._now()
 
@@ -230,6 +235,7 @@ class State:
     def put_acl(self, acl_id: str, entries: tuple[Entry, ...] | None) -> None:
         """The entries of a network ACL; None forgets a deleted one."""
         with self.lock:
+            self._remember()
             if entries is None:
                 self.acls.pop(acl_id, None)
             else:
@@ -255,13 +261,18 @@ class State:
             return self._now()
 
     def _now(self) -> Tables:
-        return Tables(instances=dict(self.instances), volumes=dict(self.volumes), addresses=dict(self.addresses))
+        return Tables(
+            instances=dict(self.instances),
+            volumes=dict(self.volumes),
+            addresses=dict(self.addresses),
+            acls=dict(self.acls),
+        )
 
     def _remember(self) -> None:
         """Keep the tables as they are until now, before a change."""
         if self._together:
             return
-        now = self._clock()
+        now = self.clock()
         self._past.append((now, self._now()))
         while self._past[0][0] < now - MEMORY_S:
             self._past.popleft()

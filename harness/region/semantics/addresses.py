@@ -149,7 +149,7 @@ def free_own(elastic: IPv4Network, taken: Iterable[str]) -> IPv4Address:
     for address in list(elastic.subnets(prefixlen_diff=1))[1]:
         if str(address) not in used and address != elastic.broadcast_address:
             return address
-    raise AwsError("InsufficientAddressCapacity", "Not enough available addresses to satisfy the request.")
+    raise AwsError("InsufficientAddressCapacity", "Not enough available addresses to satisfy the request.", 500)
 
 
 def decide_assign(
