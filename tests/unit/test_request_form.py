@@ -33,7 +33,6 @@ def code_of(action: str, params: dict[str, str]) -> str | None:
         ("StopInstances", {"DryRun": "true", "InstanceId.1": INSTANCE}, None),
         ("StopInstances", {"InstanceId.1": INSTANCE, "SkipOsShutDown": "true"}, "UnknownParameter"),
         ("StopInstances", {"InstanceId.1": INSTANCE, "SkipOsShutdown": "perhaps"}, "InvalidParameterValue"),
-        ("StopInstances", {"InstanceId.1": INSTANCE, "Hibernate": "true"}, "UnsupportedOperation"),
         ("StopInstances", {"InstanceId.1": INSTANCE, "Hibernate": "false"}, None),
         ("StopInstances", {"InstanceId": INSTANCE}, "UnknownParameter"),
         ("AttachVolume", {"VolumeId": VOLUME, "InstanceId": INSTANCE}, "MissingParameter"),
