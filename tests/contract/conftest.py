@@ -12,10 +12,12 @@ import pytest
 from botocore.httpsession import URLLib3Session
 
 from harness import topology as topologies
+from harness.region import localstack
 from harness.region.books import Books
 from tests.contract import guard
 from tests.contract.aws import AwsAccount, aws_account
 from tests.contract.local import TOPOLOGY, local_site
+from tests.contract.plugin import VERSIONS
 from tests.contract.promises import BACKENDS
 from tests.contract.site import Site
 from tests.in_process import books_of
@@ -59,11 +61,13 @@ def nobodys_session() -> boto3.session.Session:
 
 
 @pytest.fixture(scope="session")
-def books(backend: str) -> Iterator[Books | None]:
+def books(backend: str, pytestconfig: pytest.Config) -> Iterator[Books | None]:
     if backend == "aws":
         yield None
         return
     with books_of(backend, TOPOLOGY) as found:
+        if backend == "localstack":
+            pytestconfig.stash[VERSIONS]["localstack"] = localstack.version(found)
         yield found
 
 

@@ -86,7 +86,30 @@ def test_backends_that_do_not_agree_are_named() -> None:
         "only one": {"moto": "failed"},
         "aws is not compared": {"moto": "passed", "localstack": "passed", "aws": "failed"},
     }
-    assert plugin.differing(verdicts) == ["other", "broken"]
+    assert plugin.differing(verdicts) == ["other", "broken", "not run there"]
+    assert plugin.differing(verdicts, everywhere=True) == ["other", "broken", "not run there", "only one"]
+
+
+def test_a_row_that_one_of_the_books_did_not_run_is_named() -> None:
+    verdicts = {"here": {"moto": "passed"}, "both": {"moto": "passed", "localstack": "passed"}}
+    lines = plugin.told(verdicts, asked=False, everywhere=True)
+    assert lines[0].startswith("rows: 2 on moto, 1 on localstack; real AWS: ")
+    assert lines[1:] == ["DIFFERS here: localstack not run, moto passed"]
+    assert plugin.told(verdicts, asked=False)[1:] == []
+
+
+def test_what_two_sessions_found_is_one() -> None:
+    one = plugin.Ran(verdicts={"t::x": {"moto": "passed"}}, promised=["t::x"], versions={"moto": "5"})
+    two = plugin.Ran(
+        verdicts={"t::x": {"localstack": "failed"}, "t::y": {"localstack": "passed"}},
+        promised=["t::x", "t::y"],
+        versions={"moto": "5", "localstack": "4"},
+    )
+    assert plugin.merged([one, two]) == {
+        "verdicts": {"t::x": {"moto": "passed", "localstack": "failed"}, "t::y": {"localstack": "passed"}},
+        "promised": ["t::x", "t::y"],
+        "versions": {"moto": "5", "localstack": "4"},
+    }
 
 
 def test_the_worst_variant_is_a_rows_verdict() -> None:
@@ -95,6 +118,7 @@ def test_the_worst_variant_is_a_rows_verdict() -> None:
         "tests/contract/test_volumes.py::test_x[b]": {"moto": "failed", "localstack": "passed"},
         "tests/contract/test_gateway.py::test_log": {"moto": "passed"},
     }
-    assert plugin.results(verdicts, {"tests/contract/test_volumes.py::test_x"})["rows"] == {
-        "volumes.x": {"moto": "failed", "localstack": "passed"}
-    }
+    ran = plugin.Ran(verdicts=verdicts, promised=["tests/contract/test_volumes.py::test_x"], versions={"moto": "5"})
+    kept = plugin.results(ran)
+    assert kept["rows"] == {"volumes.x": {"moto": "failed", "localstack": "passed"}}
+    assert kept["versions"] == {"moto": "5"}
