@@ -139,7 +139,7 @@ class Timing(BaseModel):
 
     @property
     def label(self) -> str:
-        """As it stands in a headline: `instant`, `aws (assumed)`, or the bare name once all that matters is measured."""
+        """As it stands in a headline: `instant`, `aws (assumed)`, or the name alone once what matters is measured."""
         return f"{self.name} ({ASSUMED})" if set(self.assumed) - set(BESIDE) else self.name
 
     @property

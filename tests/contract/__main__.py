@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     for line in plugin.told(ran["verdicts"], asked=asked, everywhere=not failed):
         print(f"contract: {line}")
     if known.fidelity is not None:
-        plugin.write_json(known.fidelity, plugin.results(ran))
+        plugin.keep(known.fidelity, ran)
     if failed:
         return failed
     agree = ran["verdicts"] and not plugin.differing(ran["verdicts"], everywhere=True)

@@ -12,12 +12,10 @@ import pytest
 from botocore.httpsession import URLLib3Session
 
 from harness import topology as topologies
-from harness.region import localstack
 from harness.region.books import Books
-from tests.contract import guard
+from tests.contract import guard, plugin
 from tests.contract.aws import AwsAccount, aws_account
 from tests.contract.local import TOPOLOGY, local_site
-from tests.contract.plugin import VERSIONS
 from tests.contract.promises import BACKENDS
 from tests.contract.site import Site
 from tests.in_process import books_of
@@ -66,8 +64,7 @@ def books(backend: str, pytestconfig: pytest.Config) -> Iterator[Books | None]:
         yield None
         return
     with books_of(backend, TOPOLOGY) as found:
-        if backend == "localstack":
-            pytestconfig.stash[VERSIONS]["localstack"] = localstack.version(found)
+        plugin.note(pytestconfig, found)
         yield found
 
 

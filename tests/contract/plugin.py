@@ -17,15 +17,17 @@ from typing import Any, TypedDict
 
 import pytest
 
+from harness.region import localstack
+from harness.region.books import Books
 from tests.contract import guard
-from tests.contract.promises import BACKENDS, LOCAL, promise_of
+from tests.contract.promises import BACKENDS, LOCAL, of_agents, promise_of, row_name
 
 Verdicts = dict[str, dict[str, str]]
 """By row (nodeid without the backend) the verdict of each backend that ran it."""
 
 VERDICTS = pytest.StashKey[Verdicts]()
 VERSIONS = pytest.StashKey[dict[str, str]]()
-"""Of what kept the books, where only the books themselves can tell (tests/contract/conftest.py)."""
+"""Of what kept the books, where only the books themselves can tell (`note`)."""
 
 PACKAGE = "tests/contract/"
 
@@ -94,7 +96,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if (target := session.config.getoption("--verdicts")) is not None:
         write_json(target, ran)
     if (target := session.config.getoption("--fidelity")) is not None:
-        write_json(target, results(ran))
+        keep(target, ran)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -159,8 +161,7 @@ def results(ran: Ran) -> dict[str, Any]:
         whole = nodeid.partition("[")[0]
         if whole not in ran["promised"]:
             continue
-        path, _, test = whole.partition("::")
-        row = f"{Path(path).stem.removeprefix('test_')}.{test.removeprefix('test_')}"
+        row = row_name(*whole.split("::", 1))
         for backend, verdict in by_backend.items():
             known = found.setdefault(row, {}).get(backend, verdict)
             found[row][backend] = min(known, verdict, key=order.index)
@@ -169,6 +170,26 @@ def results(ran: Ran) -> dict[str, Any]:
         "versions": ran["versions"],
         "rows": dict(sorted(found.items())),
     }
+
+
+def keep(target: Path, ran: Ran) -> None:
+    """Write the verdicts to `target`: rows of the contract, and under `agents` those of the stock agents.
+
+    They need other hosts and run in sessions of their own: what this one did not run at all stays as it is there.
+    """
+    found = results(ran)
+    before = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
+    agents = {row: verdicts for row, verdicts in found["rows"].items() if of_agents(row)}
+    rows = {row: verdicts for row, verdicts in found["rows"].items() if row not in agents}
+    kept = {**found, "rows": rows} if rows else {key: before[key] for key in found if key in before}
+    told = {**found, "rows": agents} if agents else before.get("agents")
+    write_json(target, kept if told is None else {**kept, "agents": told})
+
+
+def note(config: pytest.Config, books: Books | None) -> None:
+    """Remember which LocalStack kept the books; of moto the version installed is the one that runs."""
+    if books is not None and books.kind == "localstack":
+        config.stash[VERSIONS]["localstack"] = localstack.version(books)
 
 
 def installed() -> dict[str, str]:
@@ -182,7 +203,11 @@ def write_json(target: Path, value: object) -> None:
 
 def _backend(item: pytest.Item) -> str | None:
     spec = getattr(item, "callspec", None)
-    return None if spec is None or PACKAGE not in item.nodeid else spec.params.get("backend")
+    if spec is None:
+        return None
+    if PACKAGE in item.nodeid:
+        return spec.params.get("backend")
+    return spec.params.get("region") if _is_row(item) else None
 
 
 def _is_row(item: pytest.Item) -> bool:

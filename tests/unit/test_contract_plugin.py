@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -110,6 +112,19 @@ def test_what_two_sessions_found_is_one() -> None:
         "promised": ["t::x", "t::y"],
         "versions": {"moto": "5", "localstack": "4"},
     }
+
+
+def test_a_session_keeps_the_verdicts_of_what_it_did_not_run(tmp_path: Path) -> None:
+    contract, agents = "tests/contract/test_sts.py::test_who", "tests/integration/test_agents.py::test_moves"
+    one = plugin.Ran(verdicts={contract: {"moto": "passed"}}, promised=[contract], versions={"moto": "1"})
+    two = plugin.Ran(verdicts={f"{agents}[stock]": {"moto": "failed"}}, promised=[agents], versions={"moto": "2"})
+    file = tmp_path / "results.json"
+    for ran in (one, two, one):
+        plugin.keep(file, ran)
+        kept = json.loads(file.read_text())
+        assert (kept["rows"], kept["versions"]) == ({"sts.who": {"moto": "passed"}}, {"moto": "1"})
+    assert kept["agents"]["rows"] == {"agents.moves": {"moto": "failed"}}
+    assert kept["agents"]["versions"] == {"moto": "2"}
 
 
 def test_the_worst_variant_is_a_rows_verdict() -> None:
