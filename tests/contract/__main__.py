@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         folder = Path(scratch)
         try:
             codes = side_by_side(
-                {kind: _command(kind, options, folder) for kind in kinds}, folder, first=_first(options)
+                {kind: _command(kind, options, folder) for kind in kinds}, folder, first=ends_at_the_first(options)
             )
         except KeyboardInterrupt:
             print("contract: interrupted", flush=True)
@@ -119,7 +119,7 @@ def _command(kind: str, options: Sequence[str], folder: Path) -> list[str]:
     return [sys.executable, "-m", "pytest", HERE, *mine, *options]
 
 
-def _first(options: Sequence[str]) -> bool:
+def ends_at_the_first(options: Sequence[str]) -> bool:
     """Whether the first failure is to end it all."""
     return any(option.startswith(STOPPED_EARLY) for option in options)
 
