@@ -52,11 +52,11 @@ def describe_instance_status(plane: Plane, call: Call) -> bytes:
 
 def _checks(plane: Plane, record: Instance, state: InstanceState) -> tuple[CheckStatus, CheckStatus]:
     now_s = plane.wall_s()
+    dead = record.transition == "recovering"
+    failing = state == "running" and (dead or plane.instances.frozen(record.instance_id))
+    noticed = plane.noticed(record.instance_id, now_s, failing=failing)
     return status_checks(
-        state,
-        host_dead=record.transition == "recovering",
-        frozen=state == "running" and plane.frozen_for_long(record.instance_id, now_s),
-        initializing=now_s < record.checks_ok_s,
+        state, host_dead=noticed and dead, frozen=noticed and not dead, initializing=now_s < record.checks_ok_s
     )
 
 

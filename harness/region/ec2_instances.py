@@ -165,10 +165,14 @@ def finish_start(plane: Plane, instance_id: str) -> None:
 
 
 def finish_reboot(plane: Plane, instance_id: str) -> None:
-    """Worker: off in order, on again."""
+    """Worker: off in order, on again; whoever stops or terminates it in between has the last word."""
+    with plane.machine_lock(instance_id):
+        if not still(plane, instance_id, "rebooting"):
+            return
+        plane.instances.shut_down(instance_id, timeout_s=plane.shut_down_timeout_s)
+    plane.take("reboot")  # unlocked: a fence need not wait
     with plane.machine_lock(instance_id):
         if still(plane, instance_id, "rebooting"):
-            plane.instances.shut_down(instance_id, timeout_s=plane.shut_down_timeout_s)
             boot(plane, instance_id, "rebooting")
 
 
@@ -218,7 +222,7 @@ def transition_done(plane: Plane, instance_id: str, transition: Transition) -> N
     with plane.state.lock:
         record = plane.state.instances[instance_id]
         if record.transition == transition:
-            if transition == "pending" and record.state_reason is None:
+            if transition in ("pending", "recovering") and record.state_reason is None:
                 record = replace(record, checks_ok_s=plane.wall_s() + plane.delays.draw("status_checks"))
             plane.state.put(replace(record, transition=None, how=""))
 

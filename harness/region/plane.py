@@ -165,9 +165,9 @@ class Plane:
         since_s = self.wall_s() - TERMINATED_VISIBLE_S
         return {i: record for i, record in instances.items() if not record.terminated or record.terminated_s > since_s}
 
-    def frozen_for_long(self, instance_id: str, now_s: float) -> bool:
-        """Whether a status check notices that the machine is frozen: it is asked when somebody asks, and takes time."""
-        if not self.instances.frozen(instance_id):
+    def noticed(self, instance_id: str, now_s: float, *, failing: bool) -> bool:
+        """Whether a status check notices that the machine fails: it is asked when somebody asks, and takes time."""
+        if not failing:
             self._checked_s.pop(instance_id, None)
             return False
         noticed_s = self._checked_s.setdefault(instance_id, now_s + self.delays.draw("status_checks"))
