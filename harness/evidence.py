@@ -9,7 +9,8 @@ from typing import Any
 from harness import history
 from harness.checkers.outage import find_outages
 from harness.checkers.types import Evidence, FaultRecord
-from harness.fates import held_calls, media_outage, silences_of
+from harness.clients.rtp.silence import calls_from_ops
+from harness.fates import held_calls, media_outage
 from harness.history import Op
 from harness.results import ALL_CLOCK_IDS, Outage
 from harness.rundir import RunDir
@@ -42,7 +43,7 @@ def load(run_dir: RunDir) -> Evidence:
         periods_s={clock: timings[clock]["period_s"] for clock in clocks},
         wall_drift_s=_drift_s(stages.get("wall_offset_ns") or {}),
         unread=tuple(run_dir.read_json("unread.json") or ()),
-        calls=tuple(held_calls(ops, silences_of(ops))),
+        calls=tuple(held_calls(ops, calls_from_ops(ops))),
         claimed_kinds=tuple(meta.get("claimed_kinds", ())),
     )
     return with_media_clock(evidence)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal, get_args
 
+from harness.clients.rtp.silence import Silence
 from harness.clock import NS_PER_S
 from harness.history import Op
 from harness.results import Interval, Outage
@@ -37,25 +38,11 @@ SIDES: tuple[Side, Side] = ("caller", "callee")
 STILL_SILENT_NS = NS_PER_S
 """A direction that has carried nothing for this long when the unaided time ends is not back."""
 
-OPEN_NS = 500_000_000
-"""A side whose last right packet is this much older than its summary was silent when it was closed."""
-
 FRAME_S = 0.02
 """One packet: a silence began at most this long after the last packet heard, and ended at most this before the next."""
 
 RELAYED_NS = 32 * NS_PER_S
 """A re-INVITE that reaches one end within 64*T1 after the other end sent one is that one, passed on by the PBX."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Silence:
-    """Nothing right was heard between these two packets (CLOCK_MONOTONIC); `to_ns` None: nor until the end."""
-
-    from_ns: int
-    to_ns: int | None = None
-
-    def lasted_ns(self, until_ns: int) -> int:
-        return (until_ns if self.to_ns is None else min(self.to_ns, until_ns)) - self.from_ns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +91,11 @@ class HeldCall:
         return [op for op in self.events if op.value["event"] == event]
 
 
+def lasted_ns(silence: Silence, until_ns: int) -> int:
+    """How long a silence had lasted by then."""
+    return (until_ns if silence.to_ns is None else min(silence.to_ns, until_ns)) - silence.from_ns
+
+
 def band_of(gap_s: float | None) -> Band:
     """The band of a gap in seconds; None never ended."""
     if gap_s is None:
@@ -141,31 +133,6 @@ def held_calls(ops: Iterable[Op], silences: Mapping[tuple[str, str], Sequence[Si
     ]
 
 
-def silences_of(ops: Iterable[Op]) -> dict[tuple[str, str], list[Silence]]:
-    """Per (call, side where it was heard) the silences its media told of; a side that heard nothing is not in it.
-
-    A side whose summary says that its last right packet is long ago is silent from that packet on; so is one without
-    a summary (its process was killed), from what it said last.
-    """
-    found: dict[tuple[str, str], list[Silence]] = {}
-    last: dict[tuple[str, str], tuple[int, int]] = {}
-    for op in ops:
-        if op.f == "media_second":
-            for leg, row in op.value["legs"].items():
-                call, _, side = leg.rpartition("/")
-                if row[1]:
-                    last[call, side] = (op.time_ns - round(row[4] * 1e6), op.time_ns)
-        elif op.f == "media_gap":
-            key = (op.value["call"], op.value["side"])
-            found.setdefault(key, []).append(Silence(from_ns=op.value["from_ns"], to_ns=op.value["to_ns"]))
-        elif op.f == "media_leg" and op.value["right"]:
-            last[op.value["call"], op.value["side"]] = (op.value["last_ns"], op.time_ns)
-    for key, (heard_ns, told_ns) in last.items():
-        silent = [Silence(from_ns=heard_ns)] if told_ns - heard_ns > OPEN_NS else []
-        found[key] = [*found.get(key, []), *silent]
-    return {key: silences for key, silences in found.items() if key in last}
-
-
 def media_outage(fates: Sequence[Fate], calls: Sequence[HeldCall], *, fault_ns: int, end_ns: int) -> Outage | None:
     """The media clock: the silence of the slowest call that came back by itself; one that never ended where none did.
 
@@ -189,8 +156,8 @@ def media_outage(fates: Sequence[Fate], calls: Sequence[HeldCall], *, fault_ns: 
     held = by_name[slow.call]
     until_ns = min(held.unaided_ns or end_ns, end_ns)
     touching = [s for side in SIDES for s in _touching(held, side, fault_ns=fault_ns, until_ns=until_ns) if s.to_ns]
-    longest = max(touching, key=lambda s: s.lasted_ns(until_ns))
-    upper_s = longest.lasted_ns(until_ns) / NS_PER_S
+    longest = max(touching, key=lambda s: lasted_ns(s, until_ns))
+    upper_s = lasted_ns(longest, until_ns) / NS_PER_S
     return Outage(
         clock="media",
         start_ns=longest.from_ns,
@@ -203,7 +170,9 @@ def media_outage(fates: Sequence[Fate], calls: Sequence[HeldCall], *, fault_ns: 
 def fate_of(held: HeldCall, *, fault_ns: int, end_ns: int) -> Fate:
     """The fate of a call that was up at `fault_ns`; `end_ns` is when watching ended."""
     unaided_ns = min(held.unaided_ns or end_ns, end_ns)
-    gaps = {side: _gap_s(held, side, fault_ns=fault_ns, unaided_ns=unaided_ns) for side in SIDES}
+    dialog = _dialog(held, fault_ns=fault_ns, unaided_ns=unaided_ns)
+    over = dialog == "ended by the PBX"  # then both ends fell silent because they were told to
+    gaps = {side: None if over else _gap_s(held, side, fault_ns=fault_ns, unaided_ns=unaided_ns) for side in SIDES}
     back = [side for side in SIDES if gaps[side] is not None]
     direction: Direction = "both" if len(back) == 2 else "one-way" if back else "none"
     band = band_of(max(gap for gap in gaps.values() if gap is not None)) if direction == "both" else "never"
@@ -214,16 +183,17 @@ def fate_of(held: HeldCall, *, fault_ns: int, end_ns: int) -> Fate:
         band=band,
         direction=direction,
         helped_by=_helper(held, direction, fault_ns=fault_ns, unaided_ns=unaided_ns),
-        dialog=_dialog(held, fault_ns=fault_ns, unaided_ns=unaided_ns),
+        dialog=dialog,
         gap_s=gaps,
-        decayed=direction != "both" and _came_back(held, fault_ns=fault_ns, unaided_ns=unaided_ns),
+        decayed=direction != "both" and not over and _came_back(held, fault_ns=fault_ns, unaided_ns=unaided_ns),
         evidence=tuple(op.index for op in (held.invoke, held.up, *held.events[-3:]) if op is not None),
     )
 
 
 def _touching(held: HeldCall, side: Side, *, fault_ns: int, until_ns: int) -> list[Silence]:
-    """The silences of a side that lasted into the time between fault and `until_ns`."""
-    return [s for s in held.silences[side] if s.from_ns < until_ns and (s.to_ns is None or s.to_ns > fault_ns)]
+    """The silences of a side that lasted into the time between fault and `until_ns`; not those that were asked for."""
+    found = [s for s in held.silences[side] if s.from_ns < until_ns and (s.to_ns is None or s.to_ns > fault_ns)]
+    return [s for s in found if not s.held]
 
 
 def _gap_s(held: HeldCall, side: Side, *, fault_ns: int, unaided_ns: int) -> float | None:
@@ -235,7 +205,7 @@ def _gap_s(held: HeldCall, side: Side, *, fault_ns: int, unaided_ns: int) -> flo
         open_then = silence.to_ns is None or silence.to_ns > unaided_ns
         if open_then and unaided_ns - silence.from_ns > STILL_SILENT_NS:
             return None
-    return round(max((s.lasted_ns(unaided_ns) for s in touching), default=0) / NS_PER_S, 3)
+    return round(max((lasted_ns(s, unaided_ns) for s in touching), default=0) / NS_PER_S, 3)
 
 
 def _came_back(held: HeldCall, *, fault_ns: int, unaided_ns: int) -> bool:

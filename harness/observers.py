@@ -42,7 +42,19 @@ class Observers:
             "ownership",
             [python, "-m", "harness.cell.observe", "--state-dir", state_dir, "--out", str(parts / "ownership.jsonl")],
         )
-        tcpdump = ["tcpdump", "-i", "any", "-n", "-U", "-s", str(CAPTURE_BYTES), "-w", "-", "udp or tcp or icmp"]
+        tcpdump = [
+            "tcpdump",
+            "-i",
+            "any",
+            "-n",
+            "-U",
+            "--immediate-mode",
+            "-s",
+            str(CAPTURE_BYTES),
+            "-w",
+            "-",
+            "udp or tcp or icmp",
+        ]
         self._spawn(
             "capture", ["nsenter", "-t", str(client), "-n", "-m", *tcpdump], stdout=self.run_dir.path / "capture.pcap"
         )

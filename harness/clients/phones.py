@@ -32,7 +32,7 @@ from harness.clients.sip.reply import Answer, Event, Reply
 from harness.clients.sip.sdp import BadSdp, audio_address, describe
 from harness.clients.sip.session import Session
 from harness.clients.sip.transport import Address, local_address_towards
-from harness.clock import NS_PER_S, now_ns
+from harness.clock import now_ns
 from harness.errors import InfrastructureError
 from harness.fates import SIDES, Side
 
@@ -43,7 +43,7 @@ BESIDE = 10
 """How many calls are set up side by side."""
 
 BEAT_S = 0.5
-SILENT_NS = NS_PER_S // 2
+SILENT_MS = 500.0
 """A direction without a right packet for this long is not carrying audio just now."""
 
 HELP_S = 1.5
@@ -63,6 +63,7 @@ class Held:
     callee: str
     agents: dict[Side, UserAgent] = field(default_factory=dict)
     sessions: dict[Side, Session] = field(default_factory=dict)
+    legs: set[Side] = field(default_factory=set)
     up: bool = False
 
     def leg(self, side: Side) -> Leg:
@@ -113,10 +114,8 @@ class Phones:
 
     async def beat(self) -> None:
         """Tell how many calls carry the right audio both ways just now."""
-        states = await self._engine.states()
+        silent = [held.name for held in self.calls if not await self._flows(held)]
         now = now_ns()
-        fresh = {name for name, state in states.items() if state.last_ns and now - state.last_ns < SILENT_NS}
-        silent = [held.name for held in self.calls if not all(held.leg(side).name in fresh for side in SIDES)]
         value = {"up": len(self.calls) - len(silent), "of": len(self.calls)}
         error = f"{len(silent)} of {len(self.calls)} without audio: {', '.join(silent[:3])}" if silent else None
         self._recorder.op(f"calls_{self._own.name}", "fail" if silent else "ok", now, value, error=error)
@@ -155,9 +154,10 @@ class Phones:
         session = held.agents["caller"].call(held.callee, sdp=describe(local, session=held.name))
         self._watch(held, "caller", session)
         reply = await session.answered
-        problem = await self._connect(held, "caller", session) if reply.ok else str(reply)
-        while problem is None and not await self._both_hear(held):
-            await asyncio.sleep(0.02)
+        problem = self._connect(held, "caller", session) if reply.ok else str(reply)
+        if problem is None:
+            for side in SIDES:
+                await self._engine.heard(held.leg(side), timeout_s=SETUP_S)
         ended_ns = now_ns()
         value = {"call": held.name, "setup_ms": round((ended_ns - began_ns) / 1e6, 3)}
         held.up = problem is None
@@ -176,7 +176,7 @@ class Phones:
         async def on_call(session: Session) -> Answer | None:
             self._watch(held, side, session)
             local = await self._open(held, side)
-            problem = await self._connect(held, side, session)
+            problem = self._connect(held, side, session)
             return None if problem else Answer(sdp=describe(local, session=held.name))
 
         return UserAgent(
@@ -191,19 +191,22 @@ class Phones:
     async def _open(self, held: Held, side: Side) -> Address:
         role = "A" if side == "caller" else "B"
         mark = Token(run=self._run, role=role, n=held.n)
-        return await self._engine.open(held.leg(side), local_ip=self._local_ip, mark=mark)
+        at = await self._engine.open(held.leg(side), local_ip=self._local_ip, mark=mark)
+        held.legs.add(side)
+        return at
 
-    async def _connect(self, held: Held, side: Side, session: Session) -> str | None:
+    def _connect(self, held: Held, side: Side, session: Session) -> str | None:
         """Send audio where the other side wants it; returns why that can't be."""
         try:
-            await self._engine.send(held.leg(side), audio_address(session.remote_sdp))
+            self._engine.send(held.leg(side), audio_address(session.remote_sdp))
         except BadSdp as error:
             return f"no usable audio: {error}"
         return None
 
-    async def _both_hear(self, held: Held) -> bool:
-        states = await self._engine.states()
-        return all((state := states.get(held.leg(side).name)) is not None and state.right > 1 for side in SIDES)
+    async def _flows(self, held: Held) -> bool:
+        """Whether right audio arrives at both ends just now."""
+        states = [await self._engine.state(held.leg(side)) for side in held.legs]
+        return len(states) == 2 and all((s.since_last_ms or SILENT_MS) < SILENT_MS for s in states)
 
     def _watch(self, held: Held, side: Side, session: Session) -> None:
         """Record what the other side does to a call, and follow where it wants its audio."""
@@ -214,11 +217,11 @@ class Phones:
 
         def on_reinvite(at_ns: int) -> None:
             self._event(held, side, "reinvite_received", at_ns)
-            held.agents[side].spawn(self._connect(held, side, session))
+            self._connect(held, side, session)
 
         def on_bye(at_ns: int) -> None:
             self._event(held, side, "bye_received", at_ns)
-            held.agents[side].spawn(self._engine.silence(held.leg(side)))
+            self._engine.hold(held.leg(side))
 
         session.on_reinvite = on_reinvite
         session.on_bye = on_bye
@@ -231,15 +234,14 @@ class Phones:
             if (session := held.sessions.get(side)) is not None and session.state == "up":
                 reply = await self._asked(held, side, "reinvite", session)
                 if reply.ok:
-                    await self._connect(held, side, session)
+                    self._connect(held, side, session)
                 await asyncio.sleep(HELP_S)
         ending: Side = SIDES[held.n % 2]
         session = held.sessions.get(ending)
         if session is not None and session.state == "up":
             await self._asked(held, ending, "bye", session)
-        for side in SIDES:
-            with suppress(KeyError):
-                await self._engine.close(held.leg(side))
+        for side in held.legs:
+            await self._engine.close(held.leg(side))
 
     async def _asked(self, held: Held, side: Side, what: str, session: Session) -> Reply:
         reply = await (session.reinvite(timeout_s=ASK_S) if what == "reinvite" else session.bye(timeout_s=ASK_S))

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from harness.checkers.call_recovery import call_recovery
-from harness.fates import Fate, Silence, band_of, fate_of, held_calls, summary
+from harness.clients.rtp.silence import Silence
+from harness.fates import Fate, band_of, fate_of, held_calls, summary
 from harness.history import Op
 from tests.unit import synthetic
 from tests.unit.synthetic import at, op
@@ -118,6 +119,12 @@ def test_help_that_helped_one_way_only_is_no_help() -> None:
 )
 def test_what_is_left_of_the_dialog(events: list[Op], dialog: str) -> None:
     assert fate(*events).dialog == dialog
+
+
+def test_a_call_that_the_pbx_ended_is_lost_although_its_ends_were_told_to_be_silent() -> None:
+    asked_for = [Silence(from_ns=at(12.0), to_ns=None, held=True)]
+    found = fate(event(12.0, "callee", "bye_received"), caller=asked_for, callee=asked_for)
+    assert (found.band, found.direction, found.helped_by, found.decayed) == ("never", "none", None, False)
 
 
 def test_a_call_that_was_not_up_has_no_fate() -> None:
