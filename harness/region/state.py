@@ -147,6 +147,19 @@ class Tables:
     volumes: Mapping[str, Volume]
     addresses: Mapping[str, Address]
 
+    def having(self, record: Instance | Volume | Address) -> Tables:
+        """With this record, new or in the place of the one before it."""
+        if isinstance(record, Instance):
+            return replace(self, instances={**self.instances, record.instance_id: record})
+        if isinstance(record, Volume):
+            return replace(self, volumes={**self.volumes, record.volume_id: record})
+        return replace(self, addresses={**self.addresses, record.allocation_id: record})
+
+    def without(self, record: Volume | Address) -> Tables:
+        if isinstance(record, Volume):
+            return replace(self, volumes={k: v for k, v in self.volumes.items() if k != record.volume_id})
+        return replace(self, addresses={k: a for k, a in self.addresses.items() if k != record.allocation_id})
+
     def elastic_at(self, private_ip: str) -> Address | None:
         """The Elastic IP that leads to this private address."""
         return next((a for a in self.addresses.values() if a.private_ip == private_ip), None)
@@ -161,61 +174,70 @@ class Tables:
 
 class State:
     """The three tables, and the entries of network ACLs. Hold `lock` over every read that leads to a change; each
-    change is on disk when it returns."""
+    change is on disk when it returns, and one that the disk does not take (OSError) has not happened.
+
+    A change makes new tables: whoever reads the old ones reads on without a lock.
+    """
 
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.lock = RLock()
         self._path = folder / STATE_FILE
         self._clock = clock
         self._past: deque[tuple[float, Tables]] = deque()
-        self.instances: dict[str, Instance] = {}
-        self.volumes: dict[str, Volume] = {}
-        self.addresses: dict[str, Address] = {}
-        self.acls: dict[str, tuple[Entry, ...]] = {}
+        self._tables = Tables(instances={}, volumes={}, addresses={})
+        self.acls: Mapping[str, tuple[Entry, ...]] = {}
         if self._path.exists():
             self._load()
 
+    @property
+    def instances(self) -> Mapping[str, Instance]:
+        return self._tables.instances
+
+    @property
+    def volumes(self) -> Mapping[str, Volume]:
+        return self._tables.volumes
+
+    @property
+    def addresses(self) -> Mapping[str, Address]:
+        return self._tables.addresses
+
+    def now(self) -> Tables:
+        """The tables as they are."""
+        return self._tables
+
     def as_of(self, age_s: float) -> Tables:
         """The tables as they were `age_s` (up to MEMORY_S) seconds ago."""
+        if age_s <= 0:
+            return self._tables
         with self.lock:
             wanted = self._clock() - age_s
-            past = (tables for until, tables in self._past if until > wanted)
-            return next(past, None) or self._now() if age_s > 0 else self._now()
+            return next((tables for until, tables in self._past if until > wanted), self._tables)
 
-    def put(self, record: Instance | Volume | Address) -> None:
-        """Add or replace a record."""
+    def put(self, *records: Instance | Volume | Address) -> None:
+        """Add or replace records, all of them or none."""
         with self.lock:
-            self._remember()
-            if isinstance(record, Instance):
-                self.instances[record.instance_id] = record
-            elif isinstance(record, Volume):
-                self.volumes[record.volume_id] = record
-            else:
-                self.addresses[record.allocation_id] = record
-            self._save()
+            tables = self._tables
+            for record in records:
+                tables = tables.having(record)
+            self._become(tables)
 
     def drop(self, record: Volume | Address) -> None:
         """Forget a deleted volume or a released address."""
         with self.lock:
-            self._remember()
-            if isinstance(record, Volume):
-                self.volumes.pop(record.volume_id, None)
-            else:
-                self.addresses.pop(record.allocation_id, None)
-            self._save()
+            self._become(self._tables.without(record))
 
     def put_acl(self, acl_id: str, entries: tuple[Entry, ...] | None) -> None:
         """The entries of a network ACL; None forgets a deleted one."""
         with self.lock:
-            if entries is None:
-                self.acls.pop(acl_id, None)
-            else:
-                self.acls[acl_id] = entries
-            self._save()
+            acls = {key: value for key, value in self.acls.items() if key != acl_id}
+            if entries is not None:
+                acls[acl_id] = entries
+            self._save(self._tables, acls)
+            self.acls = acls
 
     def instance_with_key(self, access_key_id: str) -> Instance | None:
         """Without the lock, on purpose: the gateway's event loop must not wait for a call that holds it."""
-        return next((i for i in list(self.instances.values()) if i.access_key_id == access_key_id), None)
+        return next((i for i in self.instances.values() if i.access_key_id == access_key_id), None)
 
     def volumes_of(self, instance_id: str) -> list[Volume]:
         with self.lock:
@@ -226,35 +248,30 @@ class State:
         with self.lock:
             return [a for a in self.addresses.values() if a.instance_id == instance_id]
 
-    def now(self) -> Tables:
-        """The tables as they are."""
-        with self.lock:
-            return self._now()
-
-    def _now(self) -> Tables:
-        return Tables(instances=dict(self.instances), volumes=dict(self.volumes), addresses=dict(self.addresses))
-
-    def _remember(self) -> None:
-        """Keep the tables as they are until now, before a change."""
+    def _become(self, tables: Tables) -> None:
+        self._save(tables, self.acls)
         now = self._clock()
-        self._past.append((now, self._now()))
+        self._past.append((now, self._tables))
         while self._past[0][0] < now - MEMORY_S:
             self._past.popleft()
+        self._tables = tables
 
-    def _save(self) -> None:
+    def _save(self, tables: Tables, acls: Mapping[str, tuple[Entry, ...]]) -> None:
         data = {
-            "instances": [asdict(record) for record in self.instances.values()],
-            "volumes": [asdict(record) for record in self.volumes.values()],
-            "addresses": [asdict(record) for record in self.addresses.values()],
-            "acls": {acl_id: [asdict(entry) for entry in entries] for acl_id, entries in self.acls.items()},
+            "instances": [asdict(record) for record in tables.instances.values()],
+            "volumes": [asdict(record) for record in tables.volumes.values()],
+            "addresses": [asdict(record) for record in tables.addresses.values()],
+            "acls": {acl_id: [asdict(entry) for entry in entries] for acl_id, entries in acls.items()},
         }
         write_json(self._path, data)
 
     def _load(self) -> None:
         data = json.loads(self._path.read_text(encoding="utf-8"))
-        self.instances = {row["instance_id"]: Instance(**row) for row in data["instances"]}
-        self.addresses = {row["allocation_id"]: Address(**row) for row in data["addresses"]}
-        self.volumes = {row["volume_id"]: _volume(row) for row in data["volumes"]}
+        self._tables = Tables(
+            instances={row["instance_id"]: Instance(**row) for row in data["instances"]},
+            addresses={row["allocation_id"]: Address(**row) for row in data["addresses"]},
+            volumes={row["volume_id"]: _volume(row) for row in data["volumes"]},
+        )
         acls = data.get("acls", {})
         self.acls = {acl_id: tuple(Entry(**row) for row in rows) for acl_id, rows in acls.items()}
 
