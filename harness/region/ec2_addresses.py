@@ -55,7 +55,6 @@ def associate_address(plane: Plane, call: Call) -> bytes:
     An instance gives up the public address of its own when an Elastic IP comes to its primary private address.
     """
     refuse_dry_run(call)
-    plane.take("associate")
     with plane.state.lock:
         address = _address(plane, call)
         target, private_ip = _target(plane, call)
@@ -109,11 +108,13 @@ def disassociate_address(plane: Plane, call: Call) -> bytes:
 
 
 def describe_addresses(plane: Plane, call: Call) -> bytes:
-    """DescribeAddresses of the books, with the associations as they are; never in the middle of a move."""
+    """DescribeAddresses of the books, with the associations as they are; never in the middle of a move.
+
+    No lock is held, here as in every Describe call, while the books are asked: nobody who changes something waits.
+    """
     params, wanted = take_filters(call.params, FILTERS)
-    with plane.state.lock:
-        document = plane.books.call("DescribeAddresses", params)
-        tables = plane.seen()
+    document = plane.books.call("DescribeAddresses", params)
+    tables = plane.seen()
     keep: dict[str, bool] = {}
     for item in document.items("addressesSet"):
         allocation_id = item.findtext("allocationId") or ""

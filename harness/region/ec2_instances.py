@@ -89,13 +89,14 @@ def describe_instances(plane: Plane, call: Call) -> bytes:
     """DescribeInstances of the books, with states and attachments as they are."""
     params, wanted = take_filters(call.params, STATE_FILTERS)
     params, of_network = take_filters(params, tuple(ec2_interfaces.INSTANCE_FILTERS))
-    with plane.state.lock:
-        tables = plane.seen()
-        records = plane.visible(tables.instances)  # what is too new to be seen is not there yet
-        for instance_id in call.numbered("InstanceId"):
-            instances.check_instance_id(instance_id, records)
-        document = plane.books.call("DescribeInstances", pages.unpaged(params))
-        names = ec2_filters.group_names(plane)
+    tables = plane.seen()
+    records = plane.visible(tables.instances)  # what is too new to be seen is not there yet
+    for instance_id in call.numbered("InstanceId"):
+        instances.check_instance_id(instance_id, records)
+    document = plane.books.call("DescribeInstances", pages.unpaged(params))
+    names = ec2_filters.group_names(plane)
+    young = {volume_id: replace(volume, attachments=()) for volume_id, volume in plane.state.volumes.items()}
+    volumes = {**young, **tables.volumes}
     keep: dict[str, bool] = {}
     for item in document.items("reservationSet", "instancesSet"):
         instance_id = item.findtext("instanceId") or ""
@@ -108,7 +109,7 @@ def describe_instances(plane: Plane, call: Call) -> bytes:
         keep[instance_id] = state_matches(state, wanted) and ec2_interfaces.matches(
             item, of_network, ec2_interfaces.INSTANCE_FILTERS
         )
-        overlay_attachments(item, tables.volumes)
+        overlay_attachments(item, volumes)
     document.keep("reservationSet/item/instancesSet", keep, "instanceId")
     for reservations in document.root.findall("reservationSet"):
         for reservation in reservations.findall("item"):
@@ -149,7 +150,8 @@ def finish_reboot(plane: Plane, instance_id: str) -> None:
     with plane.machine_lock(instance_id):
         if still(plane, instance_id, "rebooting"):
             plane.instances.shut_down(instance_id, timeout_s=plane.shut_down_timeout_s)
-            boot(plane, instance_id, "rebooting")
+            if still(plane, instance_id, "rebooting"):  # nobody stopped it meanwhile
+                boot(plane, instance_id, "rebooting")
 
 
 def boot(plane: Plane, instance_id: str, transition: Transition) -> None:
@@ -168,13 +170,16 @@ def boot(plane: Plane, instance_id: str, transition: Transition) -> None:
 
 
 def finish_terminate(plane: Plane, instance_id: str) -> None:
-    """Worker: the guest shuts down, the machine goes; its volumes stay, or go with it."""
+    """Worker: the guest shuts down, the machine goes; its volumes stay, or go with it. Can be done again."""
     with plane.machine_lock(instance_id):
         if not still(plane, instance_id, "shutting-down"):
             return
+        with plane.state.lock:
+            ec2_addresses.release_instance_address(plane, instance_id)
         if plane.state.instances[instance_id].how != "power_off":
             plane.instances.shut_down(instance_id, timeout_s=plane.shut_down_timeout_s)
         plane.instances.terminate(instance_id)
+        tell_terminated(plane, instance_id)
         launch_volumes.part_and_delete(plane, instance_id)
         plane.take("terminate")
         gone(plane, instance_id, instances.USER_INITIATED)
@@ -185,11 +190,12 @@ def resume(plane: Plane) -> None:
     finish = {
         "pending": finish_start,
         "stopping": finish_stop,
-        "shutting-down": finish_terminate,
         "rebooting": finish_reboot,
     }
     for record in list(plane.state.instances.values()):
-        if record.transition in finish and (record.transition != "pending" or record.how == "start"):
+        if record.transition == "shutting-down":
+            plane.background(plane.until_done, finish_terminate, plane, record.instance_id)
+        elif record.transition in finish and (record.transition != "pending" or record.how == "start"):
             plane.background(finish[record.transition], plane, record.instance_id)
 
 
@@ -212,20 +218,22 @@ def _switch(plane: Plane, call: Call, action: str, decide: Callable[[Instance, I
         decided = {r.instance_id: decide(r, before[r.instance_id]) for r in records}
         after = dict(before)
         for record in records:
-            if decided[record.instance_id] == "hurry":
+            how = decided[record.instance_id]
+            if how == "hurry":
                 plane.state.put(replace(record, how="power_off"))
+            elif how != "nothing":
+                after[record.instance_id] = _begin(plane, record, action, how)
+            if how in ("hurry", "power_off"):  # whatever is shutting the guest down in order, a reboot too
                 plane.instances.hurry(record.instance_id)
-            elif decided[record.instance_id] != "nothing":
-                after[record.instance_id] = _begin(plane, record, action, decided[record.instance_id])
     rows = [{"instanceId": i, "currentState": _state(after[i]), "previousState": _state(before[i])} for i in before]
     return answer(call, {"instancesSet": rows})
 
 
 def _begin(plane: Plane, record: Instance, action: str, how: str) -> InstanceState:
-    """Write the transition down, tell the books, and set the worker off. Called under the lock."""
-    if action == "TerminateInstances":
-        ec2_addresses.release_instance_address(plane, record.instance_id)
-    plane.books.call(action, {"InstanceId.1": record.instance_id})
+    """Write the transition down and set the worker off. Called under the lock.
+
+    The books are not asked whether a machine may be fenced: what is described of its state is the region's own.
+    """
     now = datetime.now(UTC)
     if action == "StartInstances":
         starting = replace(record, transition="pending", how=how, launched=now.strftime(LAUNCH_TIME))
@@ -238,7 +246,7 @@ def _begin(plane: Plane, record: Instance, action: str, how: str) -> InstanceSta
         plane.background(finish_stop, plane, record.instance_id)
         return "stopping"
     plane.state.put(replace(asked, transition="shutting-down", how=how))
-    plane.background(finish_terminate, plane, record.instance_id)
+    plane.background(plane.until_done, finish_terminate, plane, record.instance_id)
     return "shutting-down"
 
 
@@ -253,6 +261,15 @@ def gone(plane: Plane, instance_id: str, why: StateReason) -> None:
         ec2_interfaces.sync_owners(plane)
         ec2_filters.sync(plane)
         sync_routes(plane)
+
+
+def tell_terminated(plane: Plane, instance_id: str) -> None:
+    """To the books, which give its private address to nobody else before. A refusal: they have been told."""
+    try:
+        plane.books.call("TerminateInstances", {"InstanceId.1": instance_id})
+    except AwsError as error:
+        if error.status >= 500:
+            raise
 
 
 def still(plane: Plane, instance_id: str, transition: Transition) -> bool:

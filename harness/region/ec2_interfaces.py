@@ -117,10 +117,9 @@ def unassign_private_ip_addresses(plane: Plane, call: Call) -> bytes:
 def describe_network_interfaces(plane: Plane, call: Call) -> bytes:
     """DescribeNetworkInterfaces of the books, with addresses and associations as they are."""
     params, wanted = take_filters(call.params, tuple(FILTERS))
-    with plane.state.lock:
-        document = plane.books.call("DescribeNetworkInterfaces", pages.unpaged(params))
-        tables = plane.seen()
-        names = ec2_filters.group_names(plane)
+    document = plane.books.call("DescribeNetworkInterfaces", pages.unpaged(params))
+    tables = plane.seen()
+    names = ec2_filters.group_names(plane)
     owners = {record.interface_id: record for record in tables.instances.values()}
     keep: dict[str, bool] = {}
     for item in document.items("networkInterfaceSet"):

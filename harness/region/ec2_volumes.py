@@ -138,11 +138,11 @@ def describe_volumes(plane: Plane, call: Call) -> bytes:
     for volume_id in call.numbered("VolumeId"):
         semantics.check_volume_id(volume_id, [volume_id])  # whether there is one, the books know
     params, wanted = take_filters(call.params, tuple(FILTERS))
-    with plane.state.lock:
-        document = plane.books.call("DescribeVolumes", pages.unpaged(params))
-        now, seen = plane.state.volumes, plane.seen().volumes
-        young = {volume_id: replace(volume, creating=True) for volume_id, volume in now.items()}
-        volumes = {**young, **seen}  # what is too new to be seen is still being created
+    before = plane.state.volumes
+    document = plane.books.call("DescribeVolumes", pages.unpaged(params))
+    now, seen = {**before, **plane.state.volumes}, plane.seen().volumes  # also what was deleted while they were asked
+    young = {volume_id: replace(volume, creating=True) for volume_id, volume in now.items()}
+    volumes = {**young, **seen}  # what is too new to be seen is still being created
     keep: dict[str, bool] = {}
     for item in document.items("volumeSet"):
         volume_id = item.findtext("volumeId") or ""

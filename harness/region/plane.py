@@ -11,7 +11,6 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Event, Lock
 from typing import Any
@@ -39,10 +38,10 @@ from harness.region.semantics.instances import (
 from harness.region.state import Instance, State, Tables
 from harness.region.timing import Delays
 from harness.region.volumes import Volumes
+from harness.region.workers import Workers
 from harness.topology import Topology
 
 LOG = logging.getLogger("pbx-chaos.gateway")
-WORKERS = 32
 RETRY_S = 0.1
 """How often a detach that waits for an unmount looks again."""
 
@@ -82,7 +81,7 @@ class Plane:
     api_faults: ApiFaults = field(init=False)
     tokens: Tokens = field(init=False)
     commands: Commands = field(init=False)
-    _workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "plane"))
+    _workers: Workers = field(default_factory=lambda: Workers("plane"))
     _machine_locks: defaultdict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
     _locks_lock: Lock = field(default_factory=Lock)
     _checked_s: dict[str, float] = field(default_factory=dict)
@@ -104,7 +103,21 @@ class Plane:
                 LOG.exception("%s%r failed", work.__name__, arguments[1:])
                 self.journal.record("operation_failed", operation=work.__name__, error=str(error))
 
-        self._workers.submit(guarded)
+        self._workers.begin(guarded)
+
+    def until_done(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Worker: run `work`, which can be done again, until it succeeds or the gateway ends. For what has been
+        decided and answered and can't be taken back; its first failure is journalled."""
+        failed = False
+        while not self.closing.is_set():
+            try:
+                return work(*arguments)
+            except Exception as error:
+                if not failed:
+                    LOG.exception("%s%r failed, and is tried again", work.__name__, arguments[1:])
+                    self.journal.record("operation_failed", operation=work.__name__, error=str(error), again=True)
+                failed = True
+                self.closing.wait(RETRY_S)
 
     def take(self, operation: str) -> None:
         """Worker, no lock held: let the time pass that AWS takes for it beyond what it takes here (timing.OPERATIONS).
@@ -131,7 +144,7 @@ class Plane:
         """Ends the waiting workers; those in the middle of something finish it."""
         self.closing.set()
         self.commands.close()
-        self._workers.shutdown(wait=True)
+        self._workers.close()
 
     def state_of(self, instance: Instance) -> InstanceState:
         """What EC2 says of an instance now, or of a record as a Describe call saw it some moments ago."""
