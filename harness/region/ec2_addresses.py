@@ -74,18 +74,15 @@ def associate_address(plane: Plane, call: Call) -> bytes:
         gives_up = target.own_public if private_ip == target.private_ip else None
         if gives_up is not None:
             changes[gives_up] = None
-        _follow(plane, changes, source=call.source)
-        if displaced is not None:
-            plane.state.put(replace(displaced, association_id=None, instance_id=None, private_ip=None))
-        if gives_up is not None:
-            plane.state.put(replace(target, own_public=None))
         made = replace(
             address,
             association_id=f"eipassoc-{secrets.token_hex(8)}{secrets.choice('0123456789abcdef')}",
             instance_id=target.instance_id,
             private_ip=private_ip,
         )
-        plane.state.put(made)
+        losers = [_free(displaced)] if displaced is not None else []
+        givers = [replace(target, own_public=None)] if gives_up is not None else []
+        _move(plane, changes, *losers, *givers, made, source=call.source)
         _lost(plane, address, source=call.source)
         plane.refresh_metadata(target.instance_id)
     return answer(call, {"return": True, "associationId": made.association_id})
@@ -159,26 +156,23 @@ def renew_own_address(plane: Plane, instance_id: str) -> None:
 
 
 def release_instance_address(plane: Plane, instance_id: str) -> None:
-    """A terminated instance gives up its Elastic IPs. Called under the lock."""
-    for address in plane.state.addresses_of(instance_id):
-        disassociate(plane, address, source="", renew=False)
+    """A terminated instance gives up its Elastic IPs."""
+    with plane.state.lock:
+        for address in plane.state.addresses_of(instance_id):
+            disassociate(plane, address, source="", renew=False)
 
 
 def disassociate(plane: Plane, address: Address, *, source: str, renew: bool = True) -> None:
     """Nobody has the Elastic IP from now on. Called under the lock."""
-    _follow(plane, {address.public_ip: None}, source=source)
-    plane.state.put(replace(address, association_id=None, instance_id=None, private_ip=None))
+    _move(plane, {address.public_ip: None}, _free(address), source=source)
     _lost(plane, address, source=source, renew=renew)
 
 
 def resume(plane: Plane) -> None:
     """Make the router agree with what was last decided."""
     tables = plane.state.now()
-    wanted = {IPv4Address(a.public_ip): IPv4Address(a.private_ip) for a in tables.addresses.values() if a.private_ip}
-    living = [record for record in tables.instances.values() if not record.terminated]
-    wanted |= {IPv4Address(i.own_public): IPv4Address(i.private_ip) for i in living if i.own_public}
-    plane.addresses.restore(wanted)
-    for record in living:
+    plane.addresses.restore(_leads(tables))
+    for record in [record for record in tables.instances.values() if not record.terminated]:
         plane.refresh_metadata(record.instance_id)
         if record.wants_public and record.own_public is None:
             plane.background(give_own_address, plane, record.instance_id)
@@ -208,6 +202,35 @@ def _give_later(plane: Plane, instance_id: str, delay_s: float) -> None:
         give_own_address(plane, instance_id)
 
 
+def _free(address: Address) -> Address:
+    return replace(address, association_id=None, instance_id=None, private_ip=None)
+
+
+def _move(plane: Plane, changes: Mapping[str, str | None], *records: Address | Instance, source: str) -> None:
+    """Let the router follow and write the records down: both, or neither, when one of them fails. Under the lock."""
+    try:
+        _follow(plane, changes, source=source)
+        plane.state.put(*records)
+    except Exception:
+        plane.background(plane.until_done, _agree, plane, tuple(changes))
+        raise
+
+
+def _agree(plane: Plane, publics: Iterable[str]) -> None:
+    """These addresses lead where the state says."""
+    with plane.state.lock:
+        leads = _leads(plane.state.now())
+        wanted = {IPv4Address(public): leads.get(IPv4Address(public)) for public in publics}
+        _make(plane, plane.moves.decide(), wanted)
+
+
+def _leads(tables: Tables) -> dict[IPv4Address, IPv4Address]:
+    """Public addresses, Elastic IPs and instances' own, and the private one that each leads to."""
+    elastic = {a.public_ip: a.private_ip for a in tables.addresses.values() if a.private_ip}
+    own = {i.own_public: i.private_ip for i in tables.instances.values() if i.own_public and not i.terminated}
+    return {IPv4Address(public): IPv4Address(private) for public, private in (elastic | own).items()}
+
+
 def _follow(plane: Plane, changes: Mapping[str, str | None], *, source: str) -> None:
     """Let the router follow: before the answer, or later when the timing says so or the answer would not arrive."""
     delay_s = _delay_s(plane, changes, source=source)
@@ -226,7 +249,7 @@ def _delay_s(plane: Plane, publics: Iterable[str], *, source: str) -> float:
 
 def _make_later(plane: Plane, number: int, changes: Changes, delay_s: float) -> None:
     plane.closing.wait(delay_s)
-    _make(plane, number, changes)
+    plane.until_done(_make, plane, number, changes)
 
 
 def _make(plane: Plane, number: int, changes: Changes) -> None:
@@ -234,6 +257,7 @@ def _make(plane: Plane, number: int, changes: Changes) -> None:
         left = plane.moves.due(number, changes)
         if left:
             plane.addresses.change(left)
+            plane.moves.made(number, left)
 
 
 def _taken(plane: Plane) -> list[str]:

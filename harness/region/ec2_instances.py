@@ -120,27 +120,27 @@ def describe_instances(plane: Plane, call: Call) -> bytes:
 
 
 def finish_stop(plane: Plane, instance_id: str) -> None:
-    """Worker: switch the machine off, the way it was decided."""
-    with plane.machine_lock(instance_id):
-        if not still(plane, instance_id, "stopping"):
-            return
-        try:
-            if plane.state.instances[instance_id].how == "power_off":
+    """Worker: switch the machine off, the way it was decided. One that could not be is `running`: tell it again."""
+    try:
+        with plane.machine_lock(instance_id):
+            if not still(plane, instance_id, "stopping"):
+                return
+            how = plane.state.instances[instance_id].how
+            if how == "power_off":
                 plane.instances.power_off(instance_id)
-                plane.take("power_off")
             else:
                 plane.instances.shut_down(instance_id, timeout_s=plane.shut_down_timeout_s)
-                plane.take("stop")
-        finally:
-            ec2_addresses.release_own_address(plane, instance_id)
-            transition_done(plane, instance_id, "stopping")
+        plane.take("power_off" if how == "power_off" else "stop")
+        plane.until_done(ec2_addresses.release_own_address, plane, instance_id)
+    finally:
+        transition_done(plane, instance_id, "stopping")
 
 
 def finish_start(plane: Plane, instance_id: str) -> None:
     """Worker: boot the machine, with the volumes that were attached while it was off."""
+    plane.take("start")
     with plane.machine_lock(instance_id):
         if still(plane, instance_id, "pending"):
-            plane.take("start")
             ec2_addresses.renew_own_address(plane, instance_id)
             boot(plane, instance_id, "pending")
 
@@ -149,7 +149,11 @@ def finish_reboot(plane: Plane, instance_id: str) -> None:
     """Worker: off in order, on again."""
     with plane.machine_lock(instance_id):
         if still(plane, instance_id, "rebooting"):
-            plane.instances.shut_down(instance_id, timeout_s=plane.shut_down_timeout_s)
+            try:
+                plane.instances.shut_down(instance_id, timeout_s=plane.shut_down_timeout_s)
+            except Exception:
+                transition_done(plane, instance_id, "rebooting")
+                raise
             if still(plane, instance_id, "rebooting"):  # nobody stopped it meanwhile
                 boot(plane, instance_id, "rebooting")
 
@@ -171,17 +175,17 @@ def boot(plane: Plane, instance_id: str, transition: Transition) -> None:
 
 def finish_terminate(plane: Plane, instance_id: str) -> None:
     """Worker: the guest shuts down, the machine goes; its volumes stay, or go with it. Can be done again."""
+    ec2_addresses.release_instance_address(plane, instance_id)
     with plane.machine_lock(instance_id):
         if not still(plane, instance_id, "shutting-down"):
             return
-        with plane.state.lock:
-            ec2_addresses.release_instance_address(plane, instance_id)
         if plane.state.instances[instance_id].how != "power_off":
             plane.instances.shut_down(instance_id, timeout_s=plane.shut_down_timeout_s)
         plane.instances.terminate(instance_id)
         tell_terminated(plane, instance_id)
         launch_volumes.part_and_delete(plane, instance_id)
-        plane.take("terminate")
+    plane.take("terminate")
+    with plane.machine_lock(instance_id):
         gone(plane, instance_id, instances.USER_INITIATED)
 
 
@@ -200,7 +204,11 @@ def resume(plane: Plane) -> None:
 
 
 def transition_done(plane: Plane, instance_id: str, transition: Transition) -> None:
-    """Clear the transition, unless a later call has already begun another one."""
+    """Worker: clear the transition, unless a later call has already begun another one."""
+    plane.until_done(_clear_transition, plane, instance_id, transition)
+
+
+def _clear_transition(plane: Plane, instance_id: str, transition: Transition) -> None:
     with plane.state.lock:
         record = plane.state.instances[instance_id]
         if record.transition == transition:
@@ -223,7 +231,7 @@ def _switch(plane: Plane, call: Call, action: str, decide: Callable[[Instance, I
                 plane.state.put(replace(record, how="power_off"))
             elif how != "nothing":
                 after[record.instance_id] = _begin(plane, record, action, how)
-            if how in ("hurry", "power_off"):  # whatever is shutting the guest down in order, a reboot too
+            if how in ("hurry", "power_off") and record.transition is not None:  # it is being shut down: enough of that
                 plane.instances.hurry(record.instance_id)
     rows = [{"instanceId": i, "currentState": _state(after[i]), "previousState": _state(before[i])} for i in before]
     return answer(call, {"instancesSet": rows})
@@ -257,6 +265,15 @@ def gone(plane: Plane, instance_id: str, why: StateReason) -> None:
         record = plane.state.instances[instance_id]
         gone = replace(record, transition=None, how="", terminated=True, terminated_s=plane.wall_s(), secondary_ips=())
         plane.state.put(gone.because(why, record.transition_reason))
+        try:
+            _leave_network(plane, instance_id)
+        except Exception:  # it will have followed as soon as it can
+            plane.background(plane.until_done, _leave_network, plane, instance_id)
+            raise
+
+
+def _leave_network(plane: Plane, instance_id: str) -> None:
+    with plane.state.lock:
         ec2_addresses.release_own_address(plane, instance_id)
         ec2_interfaces.sync_owners(plane)
         ec2_filters.sync(plane)

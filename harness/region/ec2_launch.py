@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from harness.region import capacity, ec2_addresses, ec2_filters, ec2_interfaces, launch_volumes
 from harness.region.calls import AwsError, Call, Document, put
 from harness.region.credentials import new_access_key_id
-from harness.region.ec2_instances import LAUNCH_TIME, gone, show, still, transition_done
+from harness.region.ec2_instances import LAUNCH_TIME, gone, show, still, tell_terminated, transition_done
 from harness.region.ec2_volumes import connect_volumes
 from harness.region.instances import InstanceSpec
 from harness.region.plane import Action, Plane, refuse_dry_run
@@ -96,6 +96,7 @@ def finish_launch(plane: Plane, instance_id: str) -> None:
         secret_access_key=record.secret_access_key,
         user_data=record.user_data,
     )
+    plane.take("launch")
     with plane.machine_lock(instance_id):
         if not still(plane, instance_id, "pending"):
             return
@@ -103,21 +104,26 @@ def finish_launch(plane: Plane, instance_id: str) -> None:
             if instance_id in plane.instances.list():  # made by a gateway that was killed before it ran
                 plane.instances.start(instance_id)
             else:
-                plane.take("launch")
                 ec2_addresses.give_own_address(plane, instance_id)
                 ec2_interfaces.sync_owners(plane)
                 plane.instances.launch(spec)
             connect_volumes(plane, instance_id)
             plane.refresh_metadata(instance_id)
         except Exception as error:
-            with suppress(Exception):
-                plane.instances.terminate(instance_id)
-            with suppress(AwsError):
-                plane.books.call("TerminateInstances", {"InstanceId.1": instance_id})
-            launch_volumes.part_and_delete(plane, instance_id)
-            gone(plane, instance_id, StateReason(code="Server.InternalError", message=str(error)))
+            plane.until_done(_give_up, plane, instance_id, str(error))
             raise
         transition_done(plane, instance_id, "pending")
+
+
+def _give_up(plane: Plane, instance_id: str, why: str) -> None:
+    """Worker, machine lock held: nothing is left of an instance that could not be launched. Can be done again."""
+    if plane.state.instances[instance_id].terminated:
+        return
+    with suppress(Exception):
+        plane.instances.terminate(instance_id)
+    tell_terminated(plane, instance_id)
+    launch_volumes.part_and_delete(plane, instance_id)
+    gone(plane, instance_id, StateReason(code="Server.InternalError", message=why))
 
 
 def resume(plane: Plane) -> None:

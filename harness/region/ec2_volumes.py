@@ -207,31 +207,40 @@ def finish_attach(plane: Plane, volume_id: str, instance_id: str) -> None:
     if late_s > 0:  # the control plane says yes before the guest has the device
         _now_attached(plane, volume_id, place)
         plane.closing.wait(late_s)
-    with plane.machine_lock(instance_id):
-        if not _still(place_of(plane, volume_id, instance_id), place):
-            return
-        try:
+    try:
+        with plane.machine_lock(instance_id):
+            if not _still(place_of(plane, volume_id, instance_id), place):
+                return
             _connect(plane, volume_id, place)
-        except Exception:
-            with suppress(AwsError):
-                _tell_detached(plane, volume_id, instance_id)
-            _forget(plane, volume_id, instance_id)
-            raise
-        _now_attached(plane, volume_id, place)
+            _now_attached(plane, volume_id, place)
+    except Exception:
+        plane.until_done(_abandon, plane, volume_id, instance_id)
+        raise
+
+
+def _abandon(plane: Plane, volume_id: str, instance_id: str) -> None:
+    """It could not be attached: the data plane, the books and the state forget that it was to be."""
+    if plane.volumes.attachment(volume_id, instance_id=instance_id) is not None:
+        plane.volumes.detach(volume_id, force=True, instance_id=instance_id)
+    with suppress(AwsError):
+        _tell_detached(plane, volume_id, instance_id)
+    _forget(plane, volume_id, instance_id)
 
 
 def finish_detach(plane: Plane, volume_id: str, instance_id: str) -> None:
-    """Worker: wait, as long as it takes, until the guest lets go; then the volume is free."""
+    """Worker: wait, as long as it takes, until the guest lets go; then the volume is free.
+
+    Without the machine's lock, so that a fence does not wait: operations on one volume take turns as it is.
+    """
     while not plane.closing.is_set():
         place = place_of(plane, volume_id, instance_id)
         if place is None or not place.leaving:
             return
-        with plane.machine_lock(instance_id):
-            try:
-                went = _disconnect(plane, volume_id, place)
-            except Exception:  # as after EC2's own failures it is attached, and can be told to detach again
-                _restate(plane, volume_id, instance_id, "attached")
-                raise
+        try:
+            went = _disconnect(plane, volume_id, place)
+        except Exception:  # as after EC2's own failures it is attached, and can be told to detach again
+            _restate(plane, volume_id, instance_id, "attached")
+            raise
         if went == "gone":
             plane.take("force_detach" if place.force else "detach")
             _forget(plane, volume_id, instance_id)
@@ -328,10 +337,14 @@ def _still(now: Attachment | None, place: Attachment) -> bool:
 
 
 def _connect(plane: Plane, volume_id: str, place: Attachment) -> None:
-    """Machine lock held: the device for a machine that is on and does not have it."""
-    instance_id, pid = place.instance_id, plane.instances.pid(place.instance_id)
-    if pid is not None and plane.volumes.attachment(volume_id, instance_id=instance_id) is None:
-        plane.volumes.attach(volume_id, instance_id=instance_id, guest_pid=pid, device=place.device)
+    """Machine lock held: the device for a machine that is on and does not have it, unless it is to be detached."""
+    instance_id = place.instance_id
+    with plane.volume_lock(volume_id):
+        now, pid = place_of(plane, volume_id, instance_id), plane.instances.pid(instance_id)
+        if now is None or now.leaving or pid is None:
+            return
+        if plane.volumes.attachment(volume_id, instance_id=instance_id) is None:
+            plane.volumes.attach(volume_id, instance_id=instance_id, guest_pid=pid, device=place.device)
 
 
 def _disconnect(plane: Plane, volume_id: str, place: Attachment) -> Literal["gone", "busy", "no answer"]:
@@ -339,8 +352,9 @@ def _disconnect(plane: Plane, volume_id: str, place: Attachment) -> Literal["gon
     if not place.force and plane.state.instances[place.instance_id].transition == "recovering":
         return "no answer"  # its host is dead, nobody there lets go of anything (ours)
     try:
-        if plane.volumes.attachment(volume_id, instance_id=place.instance_id) is not None:
-            plane.volumes.detach(volume_id, force=place.force, instance_id=place.instance_id)
+        with plane.volume_lock(volume_id):
+            if plane.volumes.attachment(volume_id, instance_id=place.instance_id) is not None:
+                plane.volumes.detach(volume_id, force=place.force, instance_id=place.instance_id)
         _tell_detached(plane, volume_id, place.instance_id)
     except VolumeBusy:
         return "busy"

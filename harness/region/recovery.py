@@ -32,7 +32,7 @@ def begin_recovery(plane: Plane, instance_id: str, impaired_s: float) -> None:
             raise ValueError(f"recover: instance {instance_id} is {doing}, not running")
         plane.state.put(replace(record, transition="recovering", host_back_s=plane.wall_s() + impaired_s))
     plane.journal.record("host_failed", instance_id=instance_id, impaired_s=impaired_s)
-    plane.background(finish_recovery, plane, instance_id)
+    plane.background(plane.until_done, finish_recovery, plane, instance_id)
 
 
 def finish_recovery(plane: Plane, instance_id: str) -> None:
@@ -55,7 +55,7 @@ def resume(plane: Plane) -> None:
     """Take up the recoveries that a gateway before this one left half done."""
     for record in list(plane.state.instances.values()):
         if record.transition == "recovering":
-            plane.background(finish_recovery, plane, record.instance_id)
+            plane.background(plane.until_done, finish_recovery, plane, record.instance_id)
 
 
 def control(plane: Plane, wanted: Any) -> None:
