@@ -170,8 +170,8 @@ def ids(answer: Document) -> list[str]:
 
 
 def running(plane: Plane, instance_id: str) -> None:
-    record = plane.state.instances
-    wait_for("running", lambda: plane.state_of(record[instance_id]) == "running", timeout_s=5, every_s=0.002)
+    state = plane.state
+    wait_for("running", lambda: plane.state_of(state.instances[instance_id]) == "running", timeout_s=5, every_s=0.002)
 
 
 def living(plane: Plane) -> list[str]:
@@ -216,7 +216,7 @@ def test_a_volume_with_a_token_is_one_volume_wherever_the_gateway_died(region: R
         assert made == set(plane.state.volumes) == set(plane.volumes.list()), at
         told = plane.books.call("DescribeVolumes", {}).items("volumeSet")
         assert made == {item.findtext("volumeId") for item in told}, at
-        wait_for("available", lambda v=plane.state.volumes: not v[min(v)].creating, timeout_s=5, every_s=0.002)  # type: ignore[misc]
+        wait_for("available", lambda s=plane.state: not s.volumes[min(s.volumes)].creating, timeout_s=5, every_s=0.002)  # type: ignore[misc]
         call(plane, "DeleteVolume", VolumeId=made.pop())
         if not died:
             return
