@@ -21,13 +21,22 @@ class Reply:
     sends: int = 1
     message: Message | None = field(default=None, repr=False)
 
+    @classmethod
+    def none(cls, *, sent_ns: int, after_ns: int, why: str = "no answer", sends: int = 0) -> Reply:
+        """The answer that did not come."""
+        return cls(code=None, reason=why, sent_ns=sent_ns, received_ns=max(sent_ns, after_ns), sends=sends)
+
     @property
     def ok(self) -> bool:
         return self.code is not None and 200 <= self.code < 300
 
     @property
+    def took_ns(self) -> int:
+        return self.received_ns - self.sent_ns
+
+    @property
     def took_ms(self) -> float:
-        return round((self.received_ns - self.sent_ns) / 1e6, 3)
+        return round(self.took_ns / 1e6, 3)
 
     def __str__(self) -> str:
         return self.reason if self.code is None else f"{self.code} {self.reason}".strip()
@@ -35,7 +44,7 @@ class Reply:
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that happened to a client: flow_up, flow_down, registered, register_failed."""
+    """Something that happened to a client: flow_up, flow_down, flow_failed, registered, register_failed."""
 
     time_ns: int
     kind: str

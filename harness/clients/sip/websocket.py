@@ -1,21 +1,20 @@
-"""SIP over secure WebSocket (RFC 7118): a message is a frame. The protocol is that of `websockets`, without its I/O."""
+"""SIP over secure WebSocket (RFC 7118): a message is a frame. The protocol is the `websockets` library, without I/O."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-import ssl
 
 from websockets.client import ClientProtocol
-from websockets.exceptions import WebSocketException
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from harness.clients.sip.flow import FlowFailed, Inbox, down
-from harness.clients.sip.stream import BIGGEST, Stream, reason
+from harness.clients.sip.flow import FlowFailed, Inbox, not_sent
+from harness.clients.sip.framer import BIGGEST
+from harness.clients.sip.stream import Stream
 from harness.clients.sip.transport import Address, Sent
 from harness.clock import now_ns
 from harness.results import TransportName
@@ -25,16 +24,19 @@ class WssFlow:
     """A WebSocket to the PBX over TLS. A browser knows no address of its own: Via and Contact name a random host in
     `.invalid` (RFC 7118 5)."""
 
+    __slots__ = ("_inbox", "_local_ip", "_parts", "_protocol", "_shaken", "_stream", "_to", "local", "pongs")
     transport: TransportName = "wss"
 
     def __init__(self, *, to: Address, local_ip: str, inbox: Inbox) -> None:
         self.local: Address = (f"{secrets.token_hex(6)}.invalid", 0)
+        self.pongs = 0
         self._to = to
         self._local_ip = local_ip
         self._inbox = inbox
-        self._stream = Stream(tls=True)
+        self._stream = Stream(tls=True, take=self._deliver, ended=self._ended)
         self._protocol: ClientProtocol | None = None
         self._shaken: asyncio.Future[None] | None = None
+        self._parts = b""
 
     @property
     def up(self) -> bool:
@@ -48,27 +50,35 @@ class WssFlow:
         self._protocol = ClientProtocol(uri, subprotocols=[Subprotocol("sip")], max_size=BIGGEST)
         self._protocol.send_request(self._protocol.connect())
         self._shaken = loop.create_future()
-        self._stream.start(self._read)
-        self._write_out()
         try:
+            self._stream.start()
+            self._write_out()
             async with asyncio.timeout_at(until):
                 await self._shaken
+            if not self.up:
+                raise FlowFailed("closed by the PBX")
         except TimeoutError:
             self.close()
             raise FlowFailed(f"no WebSocket within {timeout_s:g} s") from None
         except BaseException:
             self.close()
             raise
+        finally:
+            self._shaken = None
 
     def send(self, data: bytes) -> Sent:
         if not self.up or self._protocol is None:
-            return down()
+            return not_sent()
         before_ns = now_ns()
         self._protocol.send_text(data)
-        error = self._write_out()
-        if error is not None:
-            self._end(error)
-        return Sent(before_ns=before_ns, after_ns=now_ns(), error=error)
+        return Sent(before_ns=before_ns, after_ns=now_ns(), error=self._write_out())
+
+    def ping(self) -> bool:
+        """A WebSocket ping (RFC 6455 5.5.2); RFC 7118 6 leaves the choice."""
+        if self.up and self._protocol is not None:
+            self._protocol.send_ping(b"")
+            self._write_out()
+        return True
 
     def close(self) -> None:
         self._stream.close()
@@ -80,41 +90,38 @@ class WssFlow:
                 return error
         return None
 
-    def _read(self) -> None:
-        assert self._protocol is not None
-        try:
-            while self._stream.is_open and (data := self._stream.read()) != b"":
-                if data is None:
-                    self._end("closed by the PBX")
-                    return
-                self._protocol.receive_data(data)
-                received_ns = now_ns()
-                for event in self._protocol.events_received():
-                    self._on_event(event, received_ns)
-                self._write_out()
-        except (OSError, ssl.SSLError) as error:
-            self._end(reason(error))
-        except WebSocketException as error:
-            self._end(f"WebSocket: {error}")
-
-    def _on_event(self, event: object, received_ns: int) -> None:
-        assert self._protocol is not None
-        if isinstance(event, Response):
-            refused = self._protocol.handshake_exc
-            if self._shaken is not None and not self._shaken.done():
-                if refused is not None:
-                    self._shaken.set_exception(FlowFailed(f"WebSocket: {refused}"))
-                else:
+    def _deliver(self, data: bytes) -> None:
+        protocol = self._protocol
+        assert protocol is not None
+        protocol.receive_data(data)
+        received_ns = now_ns()
+        for event in protocol.events_received():
+            if isinstance(event, Response):
+                if protocol.handshake_exc is None and self._shaken is not None and not self._shaken.done():
                     self._shaken.set_result(None)
-        elif isinstance(event, Frame) and event.opcode in (Opcode.TEXT, Opcode.BINARY):
-            self._inbox.take(bytes(event.data), received_ns)
-        elif isinstance(event, Frame) and event.opcode is Opcode.CLOSE:
-            self._end("closed by the PBX")
+            elif isinstance(event, Frame):
+                self._on_frame(event, received_ns)
+        if self._stream.is_open:
+            self._write_out()
+        if protocol.state in (State.CLOSING, State.CLOSED) or protocol.handshake_exc or protocol.parser_exc:
+            error = protocol.handshake_exc or protocol.parser_exc
+            self._inbox.bad += protocol.parser_exc is not None
+            if self._stream.is_open:
+                self._stream.close()
+                self._ended(f"WebSocket: {error}" if error else "closed by the PBX")
 
-    def _end(self, why: str) -> None:
-        was_up = self._stream.is_open
-        self._stream.close()
-        if self._shaken is not None and not self._shaken.done():
-            self._shaken.set_exception(FlowFailed(why))
-        elif was_up:
+    def _on_frame(self, frame: Frame, received_ns: int) -> None:
+        if frame.opcode is Opcode.PONG:
+            self.pongs += 1
+        elif frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            self._parts += bytes(frame.data)  # the protocol bounds the whole of a message's frames, too
+            if frame.fin:
+                whole, self._parts = self._parts, b""
+                if whole.strip(b"\r\n"):
+                    self._inbox.take(whole, received_ns)
+
+    def _ended(self, why: str) -> None:
+        if self._shaken is None:
             self._inbox.down(why)
+        elif not self._shaken.done():
+            self._shaken.set_exception(FlowFailed(why))
