@@ -41,7 +41,7 @@ demo: setup
 	@$(VENV)/bin/pbx-chaos run active-node-crash --policy tuned --seed 7 --out $(OUT)
 
 test: setup check
-	@$(PY) -m harness.images --localstack
+	@$(PY) -m harness.images --localstack --client
 	@$(PY) -m pytest tests/contract tests/integration scenarios tests/ground_truth -m 'not soak' -q -x --durations=10
 
 soak: setup
