@@ -9,20 +9,18 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from harness.clients.open_loop import call_at_ns
+from harness.clients.rtp.packet import FIRST_BYTE, HEADER, PCMU
 from harness.clients.sip.transport import Address, UdpSocket
 from harness.clock import now_ns
 
 FRAME_NS = 20_000_000
 FRAME_BYTES = 160
-PCMU = 0
 FIRST_PORT, LAST_PORT = 40000, 59998
-_HEADER = struct.Struct("!BBHII")
 _MARK = b"pbxaudio"
 _TOKEN = re.compile(re.escape(_MARK) + rb"(.{8})([AB])(.{4})", re.DOTALL)
 
@@ -39,16 +37,19 @@ class Token:
         if len(self.run) != 8 or self.role not in ("A", "B") or not 0 <= self.n < 2**32:
             raise ValueError(f"not a token: {self}")
 
+    def word(self) -> bytes:
+        return _MARK + self.run + self.role.encode() + self.n.to_bytes(4, "big")
+
     def payload(self) -> bytes:
-        token = _MARK + self.run + self.role.encode() + self.n.to_bytes(4, "big")
-        return (token * (FRAME_BYTES // len(token) + 1))[:FRAME_BYTES]
+        word = self.word()
+        return (word * (FRAME_BYTES // len(word) + 1))[:FRAME_BYTES]
 
 
 def heard(data: bytes) -> Token | None:
     """The token in an RTP packet; None for anything else."""
-    if len(data) < _HEADER.size or data[0] >> 6 != 2:
+    if len(data) < HEADER.size or data[0] >> 6 != 2:
         return None
-    found = _TOKEN.search(data, _HEADER.size)
+    found = _TOKEN.search(data, HEADER.size)
     if not found:
         return None
     return Token(run=found[1], role=found[2].decode(), n=int.from_bytes(found[3], "big"))
@@ -135,7 +136,7 @@ class Audio:
     def _frame(self) -> None:
         if not self._open or self._remote is None:
             return
-        header = _HEADER.pack(0x80, PCMU, self._seq & 0xFFFF, self._stamp & 0xFFFFFFFF, self._ssrc)
+        header = HEADER.pack(FIRST_BYTE, PCMU, self._seq & 0xFFFF, self._stamp & 0xFFFFFFFF, self._ssrc)
         self._udp.send(header + self.token.payload(), self._remote)
         self._seq += 1
         self._stamp += FRAME_BYTES

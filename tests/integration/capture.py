@@ -1,21 +1,17 @@
-"""Reads a run's packet capture without the code under test: which OPTIONS left when, and when its answer came.
-
-pcap as tcpdump writes it on the `any` device (link types LINUX_SLL and LINUX_SLL2), IPv4 and UDP only.
-"""
+"""Reads a run's packet capture without the code under test: which OPTIONS left when, and when its answer came."""
 
 from __future__ import annotations
 
 import re
-import struct
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from tests.capture import packets
+
 _BRANCH = re.compile(rb"branch=([^;\s]+)")
-LINK_HEADER = {113: (16, 14), 276: (20, 0)}
-"""Length of the link header and offset of the protocol in it, by link type."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +51,5 @@ def longest_outage_s(exchanges: list[Exchange], *, deadline_s: float) -> float:
 
 def udp_payloads(path: Path) -> Iterator[tuple[float, bytes]]:
     """(time in seconds, payload) of each UDP packet; a torn last packet is left out."""
-    data = path.read_bytes()
-    magic = struct.unpack_from("<I", data)[0]
-    per_second = {0xA1B2C3D4: 1e6, 0xA1B23C4D: 1e9}[magic]
-    header, protocol_at = LINK_HEADER[struct.unpack_from("<I", data, 20)[0]]
-    at = 24
-    while at + 16 <= len(data):
-        seconds, fraction, kept, _ = struct.unpack_from("<IIII", data, at)
-        packet = data[at + 16 : at + 16 + kept]
-        at += 16 + kept
-        if len(packet) < kept or packet[protocol_at : protocol_at + 2] != b"\x08\x00":
-            continue
-        ip = packet[header:]
-        if len(ip) >= 28 and ip[9] == 17:
-            yield seconds + fraction / per_second, ip[(ip[0] & 15) * 4 + 8 :]
+    for packet in packets(path):
+        yield packet.time_ns / 1e9, packet.payload
