@@ -10,7 +10,7 @@ import io
 import os
 import secrets
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,11 @@ class Program:
             return bytes(self._container.logs()).decode(errors="replace")
         except (APIError, RequestException):
             return ""
+
+    def output(self) -> Iterator[bytes]:
+        """What it writes, piece by piece as it comes, until it ends."""
+        with suppress(APIError, RequestException, OSError):
+            yield from self._container.logs(stream=True, follow=True)
 
     def last_words(self) -> str:
         """Its last line, for an error."""

@@ -18,7 +18,6 @@ audio: a re-INVITE (`reinvite_sent`), a re-INVITE with the offer of a new PeerCo
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from harness.clients import open_loop
 from harness.clients.browser.held import HeldCall, Who
 from harness.clients.new_call import PASSWORD
 from harness.clients.recorder import Recorder
-from harness.errors import InfrastructureError
+from harness.clients.story import hold
 
 
 async def _hold(args: argparse.Namespace) -> None:
@@ -47,10 +46,7 @@ async def _hold(args: argparse.Namespace) -> None:
     call = HeldCall(who, recorder)
     try:
         await call.begin()
-        while not stop.is_set():
-            if call.dead:
-                raise InfrastructureError("the browser ended while its call was held")
-            await asyncio.wait({asyncio.ensure_future(stop.wait())}, timeout=1)
+        await hold(stop, call.check)
         await call.help()
     finally:
         await call.close()

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 from harness.clients.browser.chromium import Browser, PageClock
 from harness.clients.browser.hearing import SHARE, Arrival, Hearing, Sample
 from harness.clients.recorder import Recorder
+from harness.clients.story import Story
 from harness.clock import NS_PER_S, now_ns
 from harness.errors import InfrastructureError
 
@@ -61,18 +60,17 @@ class HeldCall:
         self._hearing: Hearing | None = None
         self._last: dict[str, Any] = {}
         self._second_ns = 0
-        self._seen: dict[str, int] = {}
-        self._changed = asyncio.Event()
+        self.story = Story(recorder, call=who.call, side="caller", alive=lambda: not self.dead)
 
     @property
     def dead(self) -> bool:
         """Nobody measures any more."""
         return self._browser is None or self._browser.dead
 
-    @property
-    def alive(self) -> bool:
-        """Whether the browser holds that the call is up."""
-        return "confirmed" in self._seen and not self._seen.keys() & {"ended", "failed"}
+    def check(self) -> None:
+        """`InfrastructureError` when nobody measures any more."""
+        if self.dead:
+            raise InfrastructureError("the browser ended while its call was held")
 
     async def begin(self) -> None:
         """Start the browser, register, call, and wait for audio; whether that came is in the history.
@@ -87,29 +85,28 @@ class HeldCall:
             "toneHz": who.tone_hz, "expectHz": who.expect_hz, "sampleMs": SAMPLE_MS,
         }  # fmt: skip
         await self._browser.run(f"phone.start({json.dumps(options)})")
-        if not await self._until(lambda: "registered" in self._seen, REGISTER_S):
-            raise InfrastructureError(f"the browser was not registered within {REGISTER_S:g} s: {self._seen_last()}")
-        value = {"n": 0, "call": who.call, "caller": who.user, "callee": who.callee}
+        if not await self.story.until(lambda: "registered" in self.story.seen, REGISTER_S):
+            raise InfrastructureError(f"the browser was not registered within {REGISTER_S:g} s: {self.story.latest}")
         called_ns = now_ns()
-        self._recorder.invoke(called_ns, value | {"kind": "webrtc", "transport": "wss"})
-        self._hearing = Hearing(opened_ns=called_ns)
+        self.story.invoke(called_ns, kind="webrtc", transport="wss", caller=who.user, callee=who.callee)
+        self._hearing = hearing = Hearing(opened_ns=called_ns)
         await self._browser.run(f"phone.call({json.dumps(who.callee)})")
-        await self._until(lambda: self._heard_since(called_ns) or not self._hopeful, SETUP_S)
-        self._end_of_setup(called_ns)
+        await self.story.until(lambda: (hearing.first_ns is not None and self.story.up) or self.story.over, SETUP_S)
+        self.story.set_up(called_ns, heard_ns=hearing.first_ns, within_s=SETUP_S)
 
     async def help(self) -> None:
         """Write `unaided`, then help as a person or a better client would: a re-INVITE, a new connection, a new call.
 
         Each is tried only where the one before brought no audio; the BYE goes out in any case.
         """
-        self._recorder.note("unaided", now_ns(), {"call": self._who.call})
-        if self.alive and not await self._help("reinvite_sent", "phone.reinvite()") and self.alive:
+        self.story.unaided()
+        if self.story.up and not await self._help("reinvite_sent", "phone.reinvite()") and self.story.up:
             await self._help("new_connection_sent", "phone.reinvite({fresh: true})")
         heard = self._heard_since(now_ns() - NS_PER_S // 2)
-        if self.alive and await self._run("phone.bye()"):
-            await self._until(lambda: "bye_sent" in self._seen, ANSWER_S)
-        if "bye_sent" not in self._seen and "confirmed" in self._seen:
-            self._event("bye_sent", now_ns(), code=None, reason="the call had ended" if not self.alive else "no answer")
+        if self.story.up and await self._run("phone.bye()"):
+            await self.story.until(lambda: "bye_sent" in self.story.seen, ANSWER_S)
+        if "bye_sent" not in self.story.seen and "confirmed" in self.story.seen:
+            self.story.event("bye_sent", now_ns(), code=None)
         if not heard:
             await self._call_again()
 
@@ -134,9 +131,8 @@ class HeldCall:
         if event == "sample":
             self._take_sample(row, at_ns)
         elif event in _PASSED_ON:
-            self._seen[event] = at_ns
-            self._event(event, at_ns, **row)
-        self._changed.set()
+            self.story.event(event, at_ns, **row)
+        self.story.news()
 
     # -- hearing ------------------------------------------------------------------------------------------------------
 
@@ -166,24 +162,6 @@ class HeldCall:
 
     # -- the call -----------------------------------------------------------------------------------------------------
 
-    @property
-    def _hopeful(self) -> bool:
-        return not self.dead and not self._seen.keys() & {"ended", "failed"}
-
-    def _end_of_setup(self, called_ns: int) -> None:
-        hearing, value = self._hearing, {"n": 0, "call": self._who.call}
-        assert hearing is not None
-        if hearing.first_ns is not None and "confirmed" in self._seen:
-            value |= {"setup_ms": round((self._seen["confirmed"] - called_ns) / 1e6, 3)}
-            value |= {"audio_ms": round((hearing.first_ns - called_ns) / 1e6, 3), "heard": "caller"}
-            self._recorder.end("ok", max(hearing.first_ns, self._seen["confirmed"]), value)
-        elif "failed" in self._seen or "ended" in self._seen:
-            at_ns = self._seen.get("failed") or self._seen["ended"]
-            self._recorder.end("fail", at_ns, value, error=f"refused or ended: {self._seen_last()}")
-        else:
-            what = "answered, no audio" if "confirmed" in self._seen else "no answer"
-            self._recorder.end("info", now_ns(), value, error=f"{what} within {SETUP_S:g} s")
-
     async def _help(self, event: str, expression: str) -> bool:
         """One attempt, told with the code of its answer and whether audio came after it."""
         before_ns = now_ns()
@@ -195,25 +173,24 @@ class HeldCall:
         more = {"audio": back, "took_ms": round((answered_ns - before_ns) / 1e6, 3)}
         if back and self._hearing is not None and self._hearing.last_ns is not None:
             more["audio_ms"] = self._audio_ms(answered_ns)
-        self._event(event, answered_ns, code=code, reason=answer.get("reason"), **more)
+        self.story.event(event, answered_ns, code=code, reason=answer.get("reason"), **more)
         return back
 
     async def _call_again(self) -> None:
-        for event in ("confirmed", "failed", "ended"):
-            self._seen.pop(event, None)
+        self.story.forget("confirmed", "failed", "ended")
         called_ns = now_ns()
         await self._run(f"phone.again({json.dumps(self._who.callee)})")
-        back = await self._until(lambda: self._heard_since(called_ns) or not self._hopeful, SETUP_S)
-        back = back and self._heard_since(called_ns)
-        more = {"audio_ms": self._audio_ms(called_ns)} if back else {"reason": self._seen_last()}
-        self._event("new_call_helped", now_ns(), helped=back, **more)
-        if self.alive:
+        await self.story.until(lambda: self._heard_since(called_ns) or self.story.over, SETUP_S)
+        back = self._heard_since(called_ns)
+        more = {"audio_ms": self._audio_ms(called_ns)} if back else {"reason": self.story.latest}
+        self.story.event("new_call_helped", now_ns(), helped=back, **more)
+        if self.story.up:
             await self._run("phone.bye()")
             await asyncio.sleep(0.1)
 
     async def _audio_after(self, at_ns: int) -> bool:
         """Right audio that goes on: packets of before, played late, are not taken for it."""
-        await self._until(lambda: self._heard_since(at_ns + NS_PER_S // 2), AUDIO_S)
+        await self.story.until(lambda: self._heard_since(at_ns + NS_PER_S // 2), AUDIO_S)
         return self._heard_since(at_ns + NS_PER_S // 2)
 
     def _audio_ms(self, since_ns: int) -> float | None:
@@ -230,28 +207,8 @@ class HeldCall:
         try:
             return await self._browser.run(expression, timeout_s=ANSWER_S)
         except InfrastructureError as error:
-            self._event("complaint", now_ns(), text=str(error))
+            self.story.event("complaint", now_ns(), text=str(error))
             return None
-
-    async def _until(self, true: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait for something the page tells; False when it did not come in time."""
-        deadline_s = asyncio.get_running_loop().time() + timeout_s
-        while not true():
-            left_s = deadline_s - asyncio.get_running_loop().time()
-            if left_s <= 0 or self.dead:
-                return False
-            self._changed.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), min(left_s, 1.0))
-        return True
-
-    def _seen_last(self) -> str:
-        return max(self._seen, key=self._seen.__getitem__, default="nothing")
-
-    def _event(self, event: str, at_ns: int, **more: Any) -> None:
-        told = {name: value for name, value in more.items() if value is not None or name == "code"}
-        value = {"call": self._who.call, "side": "caller", "event": event, **told}
-        self._recorder.note("call_event", at_ns, value)
 
 
 def sample_of(row: dict[str, Any], at_ns: int, clock: PageClock) -> Sample:
