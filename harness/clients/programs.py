@@ -118,10 +118,10 @@ class Program:
         lines = self.said().strip().splitlines()
         return lines[-1] if lines else "it said nothing"
 
-    def interrupt(self) -> None:
-        """SIGINT to it: most of them take leave of the PBX then."""
+    def signal(self, name: str) -> None:
+        """Send it a signal; nothing happens when it has ended."""
         with suppress(APIError, RequestException):
-            self._container.kill(signal="SIGINT")
+            self._container.kill(signal=name)
 
     def stop(self) -> None:
         """Gone at once; idempotent."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class Who:
     wss: str
     domain: str
     user: str
-    password: str
+    password: str = field(repr=False)
     callee: str
     call: str
     tone_hz: int

@@ -12,7 +12,7 @@ import secrets
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Thread
 from typing import Any, Literal
 
@@ -41,7 +41,7 @@ call_local_timeout 120
 call_max_calls 4
 audio_source ausine,{tone_hz}
 ausrc_srate 48000
-ausrc_channels 1
+ausrc_channels 2
 auplay_srate 8000
 auplay_channels 1
 audio_txmode poll
@@ -64,7 +64,7 @@ class Account:
     """An extension at the PBX's public address."""
 
     user: str
-    password: str
+    password: str = field(repr=False)
     domain: str
     transport: Transport
     to: Address

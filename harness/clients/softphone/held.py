@@ -28,7 +28,6 @@ AUDIO_S = 2.0
 RIGHT_FRAMES = 2
 
 _EVENTS = {
-    "REGISTER_OK": "registered",
     "REGISTER_FAIL": "register_failed",
     "CALL_INCOMING": "incoming",
     "CALL_RINGING": "ringing",
@@ -122,12 +121,8 @@ class HeldCall:
         event = _EVENTS.get(str(row.get("type")))
         if event == "ended" and not self.story.up and "incoming" not in self.story.seen:
             event = "failed"
-        if event is not None and not (event == "registered" and "registered" in self.story.seen and self._fresh(at_ns)):
+        if event is not None:
             self.story.event(event, at_ns, reason=row.get("param") or None)
-
-    def _fresh(self, at_ns: int) -> bool:
-        """A second binding of the same REGISTER is no news."""
-        return at_ns - self.story.seen["registered"] < NS_PER_S // 10
 
     def _on_output(self, data: bytes) -> None:
         at_ns = now_ns()
@@ -135,9 +130,15 @@ class HeldCall:
             self._on_message(traced.message, sent=traced.sent, at_ns=at_ns)
 
     def _on_message(self, message: Message, *, sent: bool, at_ns: int) -> None:
-        """In-dialog requests and the answers to ours; a final answer ends what its CSeq asked."""
+        """In-dialog requests and the answers to ours; a final answer ends what its CSeq asked.
+
+        A registration is read here, too: the first is over before ctrl_tcp has somebody to tell.
+        """
         method = message.cseq[1]
-        if message.is_response:
+        if method == "REGISTER":
+            if message.is_response and 200 <= message.code < 300:
+                self.story.event("registered", at_ns)
+        elif message.is_response:
             key = f"{message.call_id} {message.cseq[0]} {method}"
             if not sent and message.code >= 200 and self._asked.pop(key, None) is not None:
                 event = {"INVITE": "reinvite_sent", "BYE": "bye_sent"}[method]

@@ -49,10 +49,11 @@ class Trace:
             self._head = _HEAD.match(line)
             self._lines, self._size = [], 0
             return None
-        if line.startswith(_END) or self._size > _LONGEST:
+        if _END in line or self._size > _LONGEST:
             head, self._head = self._head, None
+            text = "\r\n".join([*self._lines, line.partition(_END)[0], "", ""])
             try:
-                message = parse("\r\n".join(self._lines).encode())
+                message = parse(text.encode())  # what follows the body is cut off by its Content-Length
             except BadMessage:
                 return None
             return Traced(sent=head[2].startswith(self._local), message=message)
