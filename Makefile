@@ -34,15 +34,18 @@ setup: $(VENV)/.ready
 check: $(VENV)/.ready
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy
-	@$(PY) -m pytest tests/unit -q -x
+	@types=$$(mktemp); trap 'rm -f "$$types"' EXIT; trap 'kill $$!; exit 130' INT TERM; \
+	  $(PY) -m mypy >"$$types" 2>&1 & \
+	  $(PY) -m pytest tests/unit -q -x; tested=$$?; \
+	  wait $$!; typed=$$?; cat "$$types"; exit $$((tested ? tested : typed))
 
 demo: setup
 	@$(VENV)/bin/pbx-chaos run active-node-crash --policy tuned --seed 7 --out $(OUT)
 
 test: setup check
 	@$(PY) -m harness.images --localstack --client
-	@$(PY) -m pytest tests/contract tests/integration scenarios tests/ground_truth -m 'not soak' -q -x --durations=10
+	@$(PY) -m tests.contract -m 'not soak' -q -x
+	@$(PY) -m pytest tests/integration scenarios tests/ground_truth -m 'not soak' -q -x --durations=10
 
 soak: setup
 	@$(PY) -m pytest tests/integration scenarios -m soak -q --timeout 3600

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -17,8 +17,9 @@ import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.loaders import Loader, create_loader
 
-from harness.command import wait_for
+from harness.command import TimedOut, wait_for
 from harness.errors import InfrastructureError, UsageError
 from harness.topology import REGION_NAME, ZONE
 
@@ -43,6 +44,9 @@ _NOBODYS_SETTINGS: Any = {
 """The AWS profile and files of whoever runs the harness have no say here: a wrong one would stop every call."""
 
 
+UNSEEN_S = 5.0
+"""How long what was made a moment ago is looked for. AWS gives no bound ("Eventual consistency")."""
+
 SSM_GRACE_S = 5.0
 """How much longer than it may run the end of a command is waited for."""
 
@@ -53,6 +57,18 @@ class CloudError(InfrastructureError):
     def __init__(self, action: str, code: str, message: str) -> None:
         super().__init__(f"EC2 {action}: {code}: {message}")
         self.code = code
+
+
+@cache
+def _models() -> Loader:
+    """botocore's models of the services: reading EC2's takes a tenth of a second and more, once for all clients."""
+    return create_loader()
+
+
+def _botocore() -> botocore.session.Session:
+    session = botocore.session.Session(session_vars=_NOBODYS_SETTINGS)
+    session.register_component("data_loader", _models())
+    return session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +115,7 @@ class Cloud:
             aws_access_key_id=access_key_id,
             aws_secret_access_key=secret_access_key,
             region_name=REGION_NAME,
-            botocore_session=botocore.session.Session(session_vars=_NOBODYS_SETTINGS),
+            botocore_session=_botocore(),
         )
         self._ec2: EC2Client = session.client("ec2", endpoint_url=endpoint_url, config=config)
         self._make_ssm = partial(cast(Any, session).client, "ssm", endpoint_url=endpoint_url, config=config)
@@ -291,9 +307,10 @@ class Cloud:
             self._ec2.delete_volume(VolumeId=volume_id)
 
     def allocate_address(self) -> ElasticIp:
-        """A new Elastic IP."""
+        """A new Elastic IP, once Describe calls show it."""
         with _calling("AllocateAddress"):
             made = self._ec2.allocate_address(Domain="vpc")
+        wait_for(f"{made['PublicIp']}", lambda: self._is_seen(made["AllocationId"]), timeout_s=30, every_s=POLL_S)
         return ElasticIp(allocation_id=made["AllocationId"], public_ip=made["PublicIp"])
 
     def address_owner(self, allocation_id: str) -> str | None:
@@ -380,16 +397,28 @@ class Cloud:
         with _calling("DescribeSubnets"):
             vpc_id = self._ec2.describe_subnets(SubnetIds=[subnet_id])["Subnets"][0]["VpcId"]
         filters: Any = [{"Name": "vpc-id", "Values": [vpc_id]}, {"Name": "group-name", "Values": [OPEN_GROUP]}]
-        with _calling("DescribeSecurityGroups"):
-            found = self._ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
-        return [group["GroupId"] for group in found]
+
+        def seen() -> list[str]:
+            with _calling("DescribeSecurityGroups"):
+                found = self._ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
+            return [group["GroupId"] for group in found]
+
+        try:  # one that was made a moment ago may not be seen yet
+            return wait_for("the open group", seen, timeout_s=UNSEEN_S, every_s=POLL_S)
+        except TimedOut:
+            return []
 
     def _wait_volume(self, volume_id: str, what: str, good: Any, timeout_s: float) -> None:
         seen: tuple[VolumeAttachment | None, str] = (None, "nothing")
 
         def reached() -> bool:
             nonlocal seen
-            seen = self._volume(volume_id)
+            try:
+                seen = self._volume(volume_id)
+            except CloudError as error:
+                if error.code != "InvalidVolume.NotFound":  # one that was made a moment ago may not be seen yet
+                    raise
+                return False
             return bool(good(*seen))
 
         wait_for(f"{volume_id} {what}", reached, timeout_s=timeout_s, every_s=POLL_S, last_seen=lambda: str(seen))
@@ -401,6 +430,16 @@ class Cloud:
             place = VolumeAttachment(instance_id=row["InstanceId"], device=row["Device"], state=row["State"])
             return place, volume["State"]
         return None, volume["State"]
+
+    def _is_seen(self, allocation_id: str) -> bool:
+        """Whether DescribeAddresses knows the Elastic IP already (AWS: "Eventual consistency")."""
+        try:
+            self._address(allocation_id)
+        except CloudError as error:
+            if error.code != "InvalidAllocationID.NotFound":
+                raise
+            return False
+        return True
 
     def _address(self, allocation_id: str) -> Mapping[str, Any]:
         with _calling("DescribeAddresses"):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from harness import history
 from harness.checkers.outage import find_outages
 from harness.checkers.types import Evidence, FaultRecord
+from harness.clients.rtp.silence import calls_from_ops
+from harness.fates import held_calls, media_outage
 from harness.history import Op
-from harness.results import CLOCKS, Outage
+from harness.results import ALL_CLOCK_IDS, Outage
 from harness.rundir import RunDir
 
 
@@ -19,9 +22,9 @@ def load(run_dir: RunDir) -> Evidence:
     stages: dict[str, Any] = run_dir.read_json("stages.json") or {}
     ops = merged(run_dir)
     timings: dict[str, dict[str, float]] = meta.get("clocks", {})
-    clocks = [clock for clock in CLOCKS if clock in timings]
+    clocks = [clock for clock in ALL_CLOCK_IDS if clock in timings]
     steady_ns = stages.get("steady_ns")
-    return Evidence(
+    evidence = Evidence(
         ops=ops,
         clocks=clocks,
         faults=fault_records(ops, run_dir.read_rows(run_dir.journal.name)),
@@ -40,7 +43,18 @@ def load(run_dir: RunDir) -> Evidence:
         periods_s={clock: timings[clock]["period_s"] for clock in clocks},
         wall_drift_s=_drift_s(stages.get("wall_offset_ns") or {}),
         unread=tuple(run_dir.read_json("unread.json") or ()),
+        calls=tuple(held_calls(ops, calls_from_ops(ops))),
+        claimed_kinds=tuple(meta.get("claimed_kinds", ())),
     )
+    return with_media_clock(evidence)
+
+
+def with_media_clock(evidence: Evidence) -> Evidence:
+    """The same with what held calls say of the outage; as it was where none was held."""
+    if not evidence.calls:
+        return evidence
+    found = media_outage(evidence.fates, evidence.calls, fault_ns=evidence.first_fault_ns, end_ns=evidence.end_ns)
+    return replace(evidence, outages={**evidence.outages, "media": [found] if found else []})
 
 
 def _drift_s(offsets_ns: dict[str, int]) -> float:

@@ -89,6 +89,15 @@ def ensure(client: Any, *, say: Say, localstack: bool = False, programs: bool = 
     return replace(images, localstack=public or images.localstack)
 
 
+def localstack_here(client: Any) -> str | None:
+    """What `ensure` chooses for LocalStack, of what is on this host: the public image with a token, else ours.
+
+    None when neither is here.
+    """
+    public = (PUBLIC_LOCALSTACK,) if os.environ.get(LOCALSTACK_TOKEN) else ()
+    return next((r for r in (*public, _reference("localstack")) if _exists(client, r)), None)
+
+
 def _public_localstack(client: Any, say: Say) -> str | None:
     """The public image, pulled if it is not there; None without a token (it starts with one only), or a registry."""
     if not os.environ.get(LOCALSTACK_TOKEN):

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from harness import fates, noise, registrations, sip_figures
 from harness.checkers.types import Checker, Evidence, FaultRecord
 from harness.phases import Breakdown, breakdown
-from harness.results import CLOCKS, CheckResult, Outage, overall, slowest
+from harness.results import CLOCKS, CheckResult, Outage, clock_ids, overall, slowest, split_clock
 
 SCHEMA_VERSION = 1
 
@@ -29,8 +30,10 @@ def judge(evidence: Evidence, checkers: Sequence[Checker], *, meta: dict[str, An
     `not_run`. `outage` is the headline: the slowest clock's longest outage, null when no clock saw one.
     """
     checks = [_checked(checker, evidence) for checker in checkers]
-    clocks = {clock: _clock_row(evidence, clock) for clock in CLOCKS}
+    clocks = {clock: _family_row(evidence, clock) for clock in CLOCKS}
+    calls = fates.summary(evidence.fates, not_up=len(evidence.calls_not_up))
     head = slowest(evidence.outages)
+    measured = {**clocks, "calls": calls}
     return {
         "schema_version": SCHEMA_VERSION,
         "scenario": meta["scenario"],
@@ -47,12 +50,13 @@ def judge(evidence: Evidence, checkers: Sequence[Checker], *, meta: dict[str, An
         "outages": clocks,
         "phases": _phase_rows(_path(evidence, head)),
         "checks": [asdict(check) for check in checks],
-        "calls": None,
-        "registrations": None,
-        "sip": None,
+        "calls": calls,
+        "registrations": registrations.figures(evidence.ops, fault_ns=evidence.first_fault_ns),
+        "sip": sip_figures.figures(evidence),
         "data": None,
+        "noise": noise.floor(evidence),
         "faults": [_fault_row(f, evidence) for f in evidence.faults],
-        "not_run": [what for key, what in NOT_MEASURED.items() if clocks.get(key) is None],
+        "not_run": [what for key, what in NOT_MEASURED.items() if measured.get(key) is None],
         "deviations": meta.get("deviations", []),
         "environment": meta.get("environment"),
     }
@@ -82,13 +86,35 @@ def _limit_s(checks: Sequence[CheckResult]) -> float | None:
 
 
 def _outage_row(outage: Outage, *, limit_s: float | None) -> dict[str, Any]:
+    clock, transport = split_clock(outage.clock)
     return {
-        "clock": outage.clock,
+        "clock": clock,
+        "transport": None if clock == "media" else transport,
         "lower_s": round(outage.duration.lower_s, 3),
         "upper_s": round(outage.duration.upper_s, 3),
         "ended": outage.end_ns is not None,
         "limit_s": limit_s,
     }
+
+
+def _family_row(evidence: Evidence, clock: str) -> dict[str, Any] | None:
+    """One clock over all transports: the row of the slowest, with all of them under `transports`."""
+    if clock == "media":
+        return _media_row(evidence)
+    rows = {transport: _clock_row(evidence, name) for transport, name in clock_ids(clock).items()}
+    measured = {transport: row for transport, row in rows.items() if row is not None}
+    if not measured:
+        return None
+    slow = max(measured, key=lambda t: (not measured[t]["ended"], measured[t]["upper_s"]))
+    return {**measured[slow], "transport": slow, "transports": measured}
+
+
+def _media_row(evidence: Evidence) -> dict[str, Any] | None:
+    """The media clock: null when no call was held."""
+    if not evidence.fates:
+        return None
+    found = evidence.outages.get("media", ())
+    return {**_bounds(evidence, slowest({"media": found})), "outages": len(found), "flapping": 0, "late": 0}
 
 
 def _clock_row(evidence: Evidence, clock: str) -> dict[str, Any] | None:
@@ -99,15 +125,20 @@ def _clock_row(evidence: Evidence, clock: str) -> dict[str, Any] | None:
     outages = evidence.outages.get(clock, ())
     if clock not in evidence.clocks or not (outages or any(op.type == "ok" for op in evidence.of(clock))):
         return None
-    worst = slowest({clock: outages})
+    return {
+        **_bounds(evidence, slowest({clock: outages})),
+        "outages": len(outages),
+        "flapping": sum(o.flapping for o in outages),
+        "late": sum(o.late for o in outages),
+    }
+
+
+def _bounds(evidence: Evidence, worst: Outage | None) -> dict[str, Any]:
     return {
         "lower_s": round(worst.duration.lower_s, 3) if worst else 0.0,
         "upper_s": round(worst.duration.upper_s, 3) if worst else 0.0,
         "ended": worst.end_ns is not None if worst else True,
         "starts_at_s": _since_steady(evidence, worst.start_ns) if worst else None,
-        "outages": len(outages),
-        "flapping": sum(o.flapping for o in outages),
-        "late": sum(o.late for o in outages),
     }
 
 

@@ -13,9 +13,19 @@ from pathlib import Path
 
 from harness.checkers.outage import IN_A_ROW
 from harness.history import Op
+from harness.results import split_clock
 
 WORDS = {"options": "OPTIONS", "register": "REGISTER", "new_call": "new calls", "media": "media"}
 """What a person calls the clocks."""
+
+
+def words_of(name: str) -> str:
+    """`options_tls` is "OPTIONS over TLS", `calls_ip_phone` "held calls (ip_phone)"."""
+    for prefix, words in (("calls_", "held calls"), ("clients_", "registered clients")):
+        if name.startswith(prefix):
+            return f"{words} ({name.removeprefix(prefix)})"
+    clock, transport = split_clock(name)
+    return WORDS.get(clock, clock) + ("" if transport == "udp" else f" over {transport.upper()}")
 
 
 class Follower:
@@ -106,7 +116,7 @@ class Narrator:
     def _clock(self, op: Op) -> Iterator[tuple[int, str, str]]:
         clock = self.clocks[op.f]
         clock.feed(op)
-        words = WORDS.get(op.f, op.f)
+        words = words_of(op.f)
         if clock.not_ok_row == IN_A_ROW and op.f not in self._down:
             self._down.add(op.f)
             yield op.time_ns, "down", f"{words} unanswered"

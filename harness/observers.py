@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.clients.probes import ProbeProcess, ProbeSpec, start
+from harness.clients.probes import Spec
+from harness.clients.processes import ProbeProcess, start, stop_all
 from harness.errors import InfrastructureError
 from harness.region import background
 from harness.rundir import RunDir
@@ -26,7 +27,7 @@ CAPTURE_BYTES = 256
 @dataclass(kw_only=True)
 class Observers:
     cell: Cell
-    probes: Sequence[ProbeSpec]
+    probes: Sequence[Spec]
     run_dir: RunDir
     _probes: list[ProbeProcess] = field(default_factory=list)
     _others: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -41,7 +42,19 @@ class Observers:
             "ownership",
             [python, "-m", "harness.cell.observe", "--state-dir", state_dir, "--out", str(parts / "ownership.jsonl")],
         )
-        tcpdump = ["tcpdump", "-i", "any", "-n", "-U", "-s", str(CAPTURE_BYTES), "-w", "-", "udp or tcp or icmp"]
+        tcpdump = [
+            "tcpdump",
+            "-i",
+            "any",
+            "-n",
+            "-U",
+            "--immediate-mode",
+            "-s",
+            str(CAPTURE_BYTES),
+            "-w",
+            "-",
+            "udp or tcp or icmp",
+        ]
         self._spawn(
             "capture", ["nsenter", "-t", str(client), "-n", "-m", *tcpdump], stdout=self.run_dir.path / "capture.pcap"
         )
@@ -59,11 +72,7 @@ class Observers:
     def stop(self) -> list[str]:
         """End all, the probes first: they wait for their last deadline. Returns what had not watched until then."""
         blind = [f"{name} died with {p.poll()}" for name, p in self._others.items() if p.poll() is not None]
-        for spec, probe in zip(self.probes, self._probes, strict=False):  # fewer where the start failed
-            try:
-                probe.stop(timeout_s=spec.deadline_s + 5)
-            except (InfrastructureError, subprocess.TimeoutExpired) as error:
-                blind.append(str(error))
+        blind += stop_all(self._probes)
         for process in self._others.values():
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)

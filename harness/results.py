@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Verdict = Literal["pass", "fail", "unknown"]
 
@@ -12,7 +12,10 @@ PHASES = ("detect", "decide", "fence", "stop", "detach", "attach", "mount", "sta
 """The phases of a failover by name, in the order in which they usually happen."""
 
 CLOCKS = ("options", "register", "new_call", "media")
-"""The clocks that measure an outage, by the `f` of their ops, the most demanding last."""
+"""The clocks that measure an outage, the most demanding last."""
+
+TransportName = Literal["udp", "tcp", "tls", "wss"]
+TRANSPORTS: tuple[TransportName, ...] = get_args(TransportName)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,27 @@ class CheckResult:
     why: str
     metrics: dict[str, Any] = field(default_factory=dict)
     evidence: tuple[int, ...] = ()
+
+
+def clock_id(clock: str, transport: TransportName) -> str:
+    """The `f` of the ops of one clock on one transport: `options` on UDP, `options_tls` on TLS."""
+    return clock if transport == "udp" else f"{clock}_{transport}"
+
+
+def clock_ids(clock: str) -> dict[TransportName, str]:
+    """The ids of one clock, by transport."""
+    return {transport: clock_id(clock, transport) for transport in TRANSPORTS}
+
+
+def split_clock(name: str) -> tuple[str, TransportName]:
+    """The clock and the transport of an id: `new_call_tls` is ("new_call", "tls")."""
+    clock, _, last = name.rpartition("_")
+    transport = next((t for t in TRANSPORTS if t == last), None)
+    return (clock, transport) if clock and transport else (name, "udp")
+
+
+ALL_CLOCK_IDS = tuple(name for clock in CLOCKS for name in clock_ids(clock).values())
+"""Every clock on every transport, the most demanding last."""
 
 
 def slowest(outages: Mapping[str, Sequence[Outage]]) -> Outage | None:

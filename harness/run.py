@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +35,9 @@ from harness.scenario import Scenario
 
 STEADY_TIMEOUT_S = 45.0
 """How long the probes may take to be fine for a whole warm-up."""
+
+STEADY_SLACK_S = 0.5
+"""The last good answer is always a little old: so much less than asked for counts as fine for long enough."""
 
 Say = Callable[[float | None, str, str], None]
 """Called with seconds since the steady state (None before it), a kind, and a line for a person."""
@@ -62,6 +65,7 @@ class Run:
     steady_ns: int | None = None
     end_ns: int | None = None
     _clocks: dict[str, Clock] = field(default_factory=dict)
+    _held: dict[str, Clock] = field(default_factory=dict)
     _nemesis: subprocess.Popen[bytes] | None = None
     _asked_ns: int = 0
     _wall_ns: dict[str, int] = field(default_factory=dict)
@@ -70,9 +74,12 @@ class Run:
     def execute(self) -> Outcome:
         """Play the scenario; always returns, with everything that was observed saved and judged."""
         error: HarnessError | None = None
-        self._clocks = {probe.clock: Clock(name=probe.clock) for probe in self.scenario.probes}
+        self._clocks = {
+            probe.name: Clock(name=probe.name) for probe in self.scenario.probes if probe.timing is not None
+        }
+        self._held = {probe.name: Clock(name=probe.name) for probe in self.scenario.probes if probe.timing is None}
         self._follower = Follower(self.run_dir.parts)
-        self._narrator = Narrator(clocks=self._clocks)
+        self._narrator = Narrator(clocks={**self._clocks, **self._held})
         self._journal = UndoJournal(self.run_dir.journal)
         observers = Observers(cell=self.cell, probes=self.scenario.probes, run_dir=self.run_dir)
         try:
@@ -98,7 +105,7 @@ class Run:
         needed_s = self.scenario.warmup_s
         wait_for(
             f"a steady state ({needed_s:g} s of good answers on every clock, the cluster at rest)",
-            lambda: self._is_steady(observers),
+            lambda: self._is_steady(observers, [*self._clocks.values(), *self._held.values()], for_s=needed_s),
             timeout_s=STEADY_TIMEOUT_S + needed_s,
             every_s=0.1,
             last_seen=self._describe,
@@ -139,22 +146,29 @@ class Run:
             raise InfrastructureError(f"the nemesis died with {nemesis.returncode}: see logs/nemesis.log of the run")
 
     def _recover(self, observers: Observers) -> None:
-        """Wait until every clock has been fine again for a warm-up and the cluster is at rest; bounded, not judged."""
+        """Wait until every clock has been fine again for a warm-up and the cluster is at rest; bounded, not judged.
+
+        Held calls are not waited for: some never come back. They are watched for as long as their kind wants.
+        """
+        for_s = max(self.scenario.warmup_s, self.scenario.watch_s)
         try:
             wait_for(
-                "recovery", lambda: self._is_steady(observers), timeout_s=self.scenario.recover_s, every_s=0.1
-            )  # fmt: skip
+                "recovery",
+                lambda: self._is_steady(observers, list(self._clocks.values()), for_s=for_s),
+                timeout_s=self.scenario.recover_s + self.scenario.watch_s,
+                every_s=0.1,
+            )
         except TimedOut:
             self.say(self._at(now_ns()), "late", f"not recovered: {self._describe()}")
         else:
             self.say(self._at(now_ns()), "settled", "every clock fine, all nodes back, cluster at rest")
 
-    def _is_steady(self, observers: Observers) -> bool:
-        """Every clock fine for a warm-up, and the cluster at rest, which is asked at most once a second."""
+    def _is_steady(self, observers: Observers, clocks: Sequence[Clock], *, for_s: float) -> bool:
+        """These clocks fine for so long, and the cluster at rest, which is asked at most once a second."""
         self._tell()
         observers.check_alive()
         now = now_ns()
-        if any(clock.fine_for_s(now) < self.scenario.warmup_s * 0.9 for clock in self._clocks.values()):
+        if any(clock.fine_for_s(now) < for_s - STEADY_SLACK_S for clock in clocks):
             return False
         if now - self._asked_ns > NS_PER_S:
             self._asked_ns = now
@@ -230,7 +244,9 @@ class Run:
         return None if self.steady_ns is None else (time_ns - self.steady_ns) / 1e9
 
     def _describe(self) -> str:
-        return "; ".join([*(clock.describe() for clock in self._clocks.values()), *self._unrest])
+        return "; ".join(
+            [*(clock.describe() for clock in (*self._clocks.values(), *self._held.values())), *self._unrest]
+        )
 
 
 def told(error: Exception | Interrupted, run_dir: RunDir) -> HarnessError:

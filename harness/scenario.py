@@ -15,7 +15,7 @@ from harness.checkers.types import Checker
 from harness.faults.types import Fault
 
 if TYPE_CHECKING:
-    from harness.clients.probes import ProbeSpec
+    from harness.clients.probes import Spec
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -50,7 +50,7 @@ class Scenario:
 
     name: str
     summary: str = ""
-    probes: Sequence[ProbeSpec]
+    probes: Sequence[Spec]
     timeline: Sequence[Step]
     checkers: Sequence[Checker] = field(default=())
     warmup_s: float = 5.0
@@ -64,12 +64,19 @@ class Scenario:
             raise ValueError(f"{self.name}: without a probe nothing is measured")
         if not (self.warmup_s > 0 and self.recover_s > 0):
             raise ValueError(f"{self.name}: warmup_s and recover_s must be above 0")
-        clocks = [probe.clock for probe in self.probes]
-        twice = sorted({clock for clock in clocks if clocks.count(clock) > 1})
+        names = [probe.name for probe in self.probes]
+        twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"{self.name}: two probes for the same clock: {', '.join(twice)}")
+            raise ValueError(f"{self.name}: two probes for the same: {', '.join(twice)}")
+        if all(probe.timing is None for probe in self.probes):
+            raise ValueError(f"{self.name}: without a clock (OPTIONS, REGISTER, new calls) no outage is measured")
         for attribute in ("probes", "timeline", "checkers"):
             object.__setattr__(self, attribute, tuple(getattr(self, attribute)))
+
+    @property
+    def watch_s(self) -> float:
+        """How long the slowest client wants to be watched after everything is well again."""
+        return max(probe.watch_s for probe in self.probes)
 
     @property
     def last_heal_s(self) -> float:

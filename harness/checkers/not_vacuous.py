@@ -32,6 +32,8 @@ class NotVacuous:
             which = f", not {', '.join(missing)}" if missing else ""
             doubts.append(f"{len(landed)} of {evidence.expected_faults} faults landed{which}")
         first_ns = min(landed, default=evidence.end_ns)
+        if evidence.calls_not_up:
+            doubts.append(f"{len(evidence.calls_not_up)} of {len(evidence.calls)} held calls were not up")
         counts = {}
         for clock in evidence.clocks:
             silent_s = self._silent_s(clock, evidence)

@@ -57,7 +57,7 @@ class OutageLimit:
     def check(self, evidence: Evidence) -> CheckResult:
         limit_s = self.limit_s if self.limit_s is not None else evidence.limits.get("outage_limit_s")
         since_ns = evidence.steady_ns or 0
-        seen = [outage for clock in evidence.clocks for outage in evidence.outages.get(clock, ())]
+        seen = [outage for found in evidence.outages.values() for outage in found]
         outages = [outage for outage in seen if outage.end_ns is None or outage.end_ns > since_ns]
         slips = {clock: slips_of(evidence.of(clock), outages) for clock in evidence.clocks}
         verdict, why, decisive = _verdict(evidence.clocks, outages, limit_s)
@@ -68,7 +68,7 @@ class OutageLimit:
             verdict, why = "unknown", f"the host sent too late to measure ({'; '.join(doubts)}); it would be: {why}"
         metrics: dict[str, Any] = {
             "limit_s": limit_s,
-            "outages": {clock: sum(o.clock == clock for o in outages) for clock in evidence.clocks},
+            "outages": {clock: sum(o.clock == clock for o in outages) for clock in evidence.outages},
             "slipped_ratio": {clock: round(slip.ratio, 5) for clock, slip in slips.items()},
             "max_slip_ms": {clock: round(slip.max_ms, 3) for clock, slip in slips.items()},
         }

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from harness.fates import Fate, HeldCall, fates_of
 from harness.history import Op
 from harness.results import CheckResult, Outage
 
@@ -33,7 +34,8 @@ class Evidence:
     filesystem, pbx, address, other) each resource of the policy has; `limits` are the policy's (`outage_limit_s`).
     `alerts` are Pacemaker's alerts and what its logs add, `harness.collect` says which kinds there are; `unread`
     are logs that could not be had. `periods_s` says how often each clock asks; `wall_drift_s` is by how much the wall
-    clock, which stamps the logs, moved against the run's clock between steady state and end.
+    clock, which stamps the logs, moved against the run's clock between steady state and end. `calls` are the calls that
+    were held; `claimed_kinds` the kinds of client whose calls the PBX's profile claims to recover.
     """
 
     ops: Sequence[Op]
@@ -54,6 +56,24 @@ class Evidence:
     periods_s: Mapping[str, float] = field(default_factory=dict)
     wall_drift_s: float = 0.0
     unread: Sequence[str] = ()
+    calls: Sequence[HeldCall] = ()
+    claimed_kinds: Sequence[str] = ()
+
+    @property
+    def first_fault_ns(self) -> int:
+        """When the first fault landed; the steady state where none did (a control run)."""
+        landed = [fault.landed_ns for fault in self.faults if fault.landed_ns is not None]
+        return min(landed, default=self.steady_ns or 0)
+
+    @property
+    def fates(self) -> list[Fate]:
+        """What became of the held calls that were up when the first fault struck."""
+        return fates_of(self.calls, fault_ns=self.first_fault_ns, end_ns=self.end_ns)
+
+    @property
+    def calls_not_up(self) -> list[str]:
+        """Calls that should have been held, and were not up by then: of them nothing can be said."""
+        return [held.call for held in self.calls if not held.was_up(self.first_fault_ns)]
 
     def of(self, f: str) -> list[Op]:
         """All ops of one kind, in order of time."""

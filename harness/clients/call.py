@@ -35,6 +35,16 @@ class Outcome:
     value: dict[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How the BYE of a call was answered: session disconnect delay and session duration time (RFC 6076 4.4, 4.5)."""
+
+    time_ns: int
+    code: int
+    sdd_ms: float
+    sdt_ms: float
+
+
 class Line:
     """What the calls of one caller share: who it is, how it sends, and the challenge it met last."""
 
@@ -57,7 +67,8 @@ class Line:
 
 
 class Call:
-    """One attempt. `decided(call, outcome)` is called exactly once, `late(call, received_ns)` on a 200 after that."""
+    """One attempt. `decided(call, outcome)` is called exactly once, `late(call, received_ns)` on a 200 after that,
+    `ended(call, end)` when the BYE of this side is answered."""
 
     def __init__(
         self,
@@ -70,6 +81,7 @@ class Call:
         deadline_s: float,
         decided: Callable[[Call, Outcome], None],
         late: Callable[[Call, int], None],
+        ended: Callable[[Call, Ended], None],
     ) -> None:
         self.n = n
         self.sent_ns = 0
@@ -83,6 +95,9 @@ class Call:
         self._deadline_s = deadline_s
         self._decided = decided
         self._late = late
+        self._ended = ended
+        self._bye_ns: int | None = None
+        self._rang_ns: int | None = None
         self._reached: Reached = "sent"
         self._cseq = 0
         self._branch = ""
@@ -107,8 +122,10 @@ class Call:
         self._decide("fail", sent.after_ns, error=f"not sent: {sent.error}")
 
     def on_response(self, message: Message, received_ns: int) -> None:
-        """An answer to a request of this call. Answers to its BYE and CANCEL need nothing more."""
+        """An answer to a request of this call. An answer to its CANCEL needs nothing more."""
         number, method = message.cseq
+        if method == "BYE":
+            self._on_bye_answered(message, received_ns)
         if method != "INVITE":
             return
         if received_ns > self.deadline_ns:
@@ -118,7 +135,7 @@ class Call:
         elif number != self._cseq or message.branch != self._branch:
             return
         elif message.code < 200:
-            self._on_provisional(message)
+            self._on_provisional(message, received_ns)
         else:
             self._line.send(self._invitation.ack_refusal(message, branch=message.branch))
             self._on_refusal(message, received_ns)
@@ -184,7 +201,9 @@ class Call:
         except BadSdp as error:
             self._decide("fail", received_ns, error=f"{message.code} without usable audio: {error}")
 
-    def _on_provisional(self, message: Message) -> None:
+    def _on_provisional(self, message: Message, received_ns: int) -> None:
+        if message.code > 100 and self._rang_ns is None:
+            self._rang_ns = received_ns
         if self.outcome is None:
             self._reached = "trying" if message.code == 100 and self._reached == "sent" else self._reached
             self._reached = "ringing" if message.code > 100 else self._reached
@@ -204,6 +223,7 @@ class Call:
                 error = f"{error}: {bad}"
             else:
                 self._challenged = True
+                self._code = None  # a challenge is no end of the attempt
                 self._reached = "sent"
                 self._invite()
                 return
@@ -224,6 +244,9 @@ class Call:
         value: dict[str, Any] = {"n": self.n, "reached": self._reached}
         if self._code is not None:
             value["code"] = self._code
+        status_ns = self._rang_ns or self._answered_ns
+        if status_ns is not None:
+            value["srd_ms"] = _ms(status_ns - self.sent_ns)
         if self._answered_ns is not None:
             value["setup_ms"] = _ms(self._answered_ns - self.sent_ns)
             value["audio_ms"] = _ms(time_ns - self._answered_ns)
@@ -236,7 +259,14 @@ class Call:
     def _hang_up(self) -> None:
         if self._dialog is not None and not self._hung_up:
             self._hung_up = True
-            self._line.send(self._dialog.request("BYE", cseq=self._cseq + 1))
+            self._bye_ns = self._line.send(self._dialog.request("BYE", cseq=self._cseq + 1)).before_ns
+
+    def _on_bye_answered(self, message: Message, received_ns: int) -> None:
+        if self._bye_ns is None or self._answered_ns is None or message.code < 200:
+            return
+        sdd_ms, sdt_ms = _ms(received_ns - self._bye_ns), _ms(self._bye_ns - self._answered_ns)
+        self._bye_ns = None
+        self._ended(self, Ended(time_ns=received_ns, code=message.code, sdd_ms=sdd_ms, sdt_ms=sdt_ms))
 
 
 def _ms(nanoseconds: int) -> float:

@@ -18,12 +18,12 @@ import secrets
 from pathlib import Path
 
 from harness.clients import open_loop
-from harness.clients.call import Call, Line, Outcome
+from harness.clients.call import Call, Ended, Line, Outcome
 from harness.clients.callee import Callee, mark
 from harness.clients.media import Audio, Ports, Token
 from harness.clients.open_loop import Turn
-from harness.clients.options import address
 from harness.clients.recorder import Recorder
+from harness.clients.shooting import address
 from harness.clients.sip.dialog import Invitation
 from harness.clients.sip.digest import Credentials
 from harness.clients.sip.message import BadMessage, Message, parse, response
@@ -98,6 +98,7 @@ class NewCallProbe:
             deadline_s=self._deadline_s,
             decided=self._decided,
             late=self._late,
+            ended=self._ended,
         )
         self._calls[session] = call
         sent = call.start()
@@ -174,6 +175,10 @@ class NewCallProbe:
     def _late(self, call: Call, received_ns: int) -> None:
         value = {"n": call.n, "latency_ms": round((received_ns - call.sent_ns) / 1e6, 3)}
         self._recorder.late(received_ns, value)
+
+    def _ended(self, call: Call, end: Ended) -> None:
+        value = {"n": call.n, "code": end.code, "sdd_ms": end.sdd_ms, "sdt_ms": end.sdt_ms}
+        self._recorder.note(f"{self._recorder.f}_bye", end.time_ns, value)
 
     def _read_refusals(self) -> None:
         marked = re.compile(re.escape(mark(self._run, 0)[:-1]).encode() + rb"\d+")

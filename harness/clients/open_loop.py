@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from harness.clients.punctual import new_loop
 from harness.clock import NS_PER_S, now_ns
 from harness.errors import HarnessError
 
@@ -135,7 +136,8 @@ def be_punctual() -> None:
 def main(program: Coroutine[Any, Any, None]) -> None:
     """Run a probe process to its end; what a user can mend is one line on stderr and its exit code."""
     try:
-        asyncio.run(program)
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(program)
     except HarnessError as error:
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from None

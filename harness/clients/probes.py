@@ -1,56 +1,30 @@
-"""The probe families a scenario can ask for, and their processes.
+"""What a scenario can ask to be watched: reachability clocks, and clients that live through the fault.
 
-Each probe runs in a process of its own inside the client container's network namespace, so that nothing the harness
-does bends its clock; it appends its ops to `<out_dir>/<process>.jsonl`. A new family is a factory here and a module.
+Each spec is frozen data that knows how its process is called; harness/clients/processes.py starts it. A new family is a
+factory here and a module.
 """
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from harness.clients.new_call import PASSWORD
-from harness.errors import InfrastructureError
-from harness.region import background
+from harness.clients.kinds import KINDS, kind
+from harness.results import TRANSPORTS, TransportName, clock_id
 
-ClockName = Literal["options", "new_call"]
+ClockName = Literal["options", "register", "new_call"]
 
-MODULES: dict[ClockName, str] = {"options": "harness.clients.options", "new_call": "harness.clients.new_call"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeSpec:
-    """One reachability probe: sent each `period_s`, an answer after `deadline_s` is not ok."""
-
-    clock: ClockName
-    period_s: float
-    deadline_s: float
-
-    def __post_init__(self) -> None:
-        if self.clock not in MODULES:
-            raise ValueError(f"no probe measures {self.clock!r}; there are {', '.join(MODULES)}")
-        if not 0.01 <= self.period_s <= 60:
-            raise ValueError(f"{self.clock}: period_s is 0.01-60 s, not {self.period_s}")
-        if not 0 < self.deadline_s <= 32:
-            raise ValueError(f"{self.clock}: deadline_s is above 0 and at most 32 s (64*T1), not {self.deadline_s}")
-
-
-def sip_options(*, period_s: float = 0.05, deadline_s: float = 0.5) -> ProbeSpec:
-    """OPTIONS to the public address: is it answered by a PBX that says it serves?"""
-    return ProbeSpec(clock="options", period_s=period_s, deadline_s=deadline_s)
-
-
-def new_calls(*, period_s: float = 0.1, deadline_s: float = 1.0) -> ProbeSpec:
-    """A new call from one extension to another: is it set up, with audio both ways?"""
-    return ProbeSpec(clock="new_call", period_s=period_s, deadline_s=deadline_s)
+MODULES: dict[ClockName, str] = {
+    "options": "harness.clients.options",
+    "register": "harness.clients.register",
+    "new_call": "harness.clients.new_call",
+}
+LAST_OWN = 20
+"""So many of the last extensions belong to the probes; the others are for held calls and registered clients."""
 
 
 class CellLike(Protocol):
-    """What a probe needs to know of a cell: `profile` is a PBX profile, `topology.cell` the cell's name."""
+    """What a client needs to know of a cell: `profile` is a PBX profile, `topology.cell` the cell's name."""
 
     @property
     def public_ip(self) -> str: ...
@@ -62,63 +36,187 @@ class CellLike(Protocol):
     def profile(self) -> Any: ...
 
 
-class ProbeProcess:
-    """A running probe."""
+class Spec(Protocol):
+    """Anything in `Scenario.probes`. `name` is unique in a scenario: the process, its history part, its log.
 
-    def __init__(self, process: subprocess.Popen[bytes], *, name: str, log: Path) -> None:
-        self._process = process
-        self._name = name
-        self._log = log
-
-    def check_alive(self) -> None:
-        """`InfrastructureError` with the probe's last words when it has ended: nobody measures any more."""
-        code = self._process.poll()
-        if code is not None:
-            raise InfrastructureError(f"the {self._name} probe ended with {code}: {self._last_words()}")
-
-    def stop(self, timeout_s: float) -> None:
-        """End it after its last deadline; `InfrastructureError` when it had to be killed or had failed before."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-        try:
-            code = self._process.wait(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(timeout=5)
-            raise InfrastructureError(f"the {self._name} probe did not end within {timeout_s:g} s") from None
-        if code != 0:
-            raise InfrastructureError(f"the {self._name} probe ended with {code}: {self._last_words()}")
-
-    def _last_words(self) -> str:
-        text = self._log.read_text(errors="replace").strip() if self._log.exists() else ""
-        return text.splitlines()[-1] if text else "it said nothing"
-
-
-def start(spec: ProbeSpec, *, cell: CellLike, netns_pid: int, out_dir: Path) -> ProbeProcess:
-    """Start a probe against the cell's public address, in the network namespace of process `netns_pid`.
-
-    Ops go to `<out_dir>/<clock>.jsonl`, what it says to `<out_dir>/../logs/<clock>.log`.
+    `timing` makes it a reachability clock. `watch_s` is how long it wants to watch after everything is well again,
+    `stop_s` how long its process may take to end.
     """
-    logs = out_dir.parent / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    log = logs / f"{spec.clock}.log"
-    argv = ["nsenter", "-t", str(netns_pid), "-n", sys.executable, *arguments(spec, cell)]
-    argv += ["--out", str(out_dir / f"{spec.clock}.jsonl")]
-    env = background.environment(cell.topology.cell) | {PASSWORD: str(cell.profile.extensions.password)}
-    with log.open("wb") as said:
-        process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True, env=env
-        )
-    return ProbeProcess(process, name=spec.clock, log=log)
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def timing(self) -> dict[str, float] | None: ...
+
+    @property
+    def watch_s(self) -> float: ...
+
+    @property
+    def stop_s(self) -> float: ...
+
+    def arguments(self, cell: CellLike) -> list[str]: ...
 
 
-def arguments(spec: ProbeSpec, cell: CellLike) -> list[str]:
-    """How Python is called for this probe. The two last extensions are its own, the others free for other clients."""
-    profile = cell.profile
-    argv = ["-m", MODULES[spec.clock], "--to", f"{cell.public_ip}:{profile.sip.udp_port}"]
-    argv += ["--domain", profile.sip.domain, "--period-s", str(spec.period_s), "--deadline-s", str(spec.deadline_s)]
-    argv += ["--process", spec.clock]
-    if spec.clock == "new_call":
-        last = int(profile.extensions.last)
-        argv += ["--caller", str(last - 1), "--callee", str(last)]
-    return argv
+@dataclass(frozen=True, kw_only=True)
+class ProbeSpec:
+    """One reachability probe: sent each `period_s`, an answer after `deadline_s` is not ok."""
+
+    clock: ClockName
+    period_s: float
+    deadline_s: float
+    transport: TransportName = "udp"
+
+    def __post_init__(self) -> None:
+        if self.clock not in MODULES:
+            raise ValueError(f"no probe measures {self.clock!r}; there are {', '.join(MODULES)}")
+        if self.transport not in TRANSPORTS:
+            raise ValueError(f"{self.clock}: no transport {self.transport!r}; there are {', '.join(TRANSPORTS)}")
+        if not 0.01 <= self.period_s <= 60:
+            raise ValueError(f"{self.clock}: period_s is 0.01-60 s, not {self.period_s}")
+        if not 0 < self.deadline_s <= 32:
+            raise ValueError(f"{self.clock}: deadline_s is above 0 and at most 32 s (64*T1), not {self.deadline_s}")
+
+    @property
+    def name(self) -> str:
+        return clock_id(self.clock, self.transport)
+
+    @property
+    def timing(self) -> dict[str, float]:
+        return {"period_s": self.period_s, "deadline_s": self.deadline_s}
+
+    @property
+    def watch_s(self) -> float:
+        return 0.0
+
+    @property
+    def stop_s(self) -> float:
+        return self.deadline_s + 5
+
+    def arguments(self, cell: CellLike) -> list[str]:
+        """How Python is called for this probe. It uses some of the last extensions, one pair per transport."""
+        sip = cell.profile.sip
+        argv = ["-m", MODULES[self.clock], "--to", f"{cell.public_ip}:{port_of(cell.profile, self.transport)}"]
+        argv += ["--domain", sip.domain, "--period-s", str(self.period_s), "--deadline-s", str(self.deadline_s)]
+        argv += ["--process", self.name]
+        if self.transport != "udp":
+            argv += ["--transport", self.transport]
+        last = int(cell.profile.extensions.last) - 3 * TRANSPORTS.index(self.transport)
+        if self.clock == "new_call":
+            argv += ["--caller", str(last - 1), "--callee", str(last)]
+        elif self.clock == "register":
+            argv += ["--user", str(last - 2)]
+        return argv
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldCalls:
+    """`count` calls of one kind of client, set up before the fault and held until their fate is known."""
+
+    kind: str
+    count: int
+
+    def __post_init__(self) -> None:
+        kind(self.kind)
+        if not 1 <= self.count <= MAX_HELD:
+            raise ValueError(f"held calls of {self.kind}: count is 1-{MAX_HELD}, not {self.count}")
+
+    @property
+    def name(self) -> str:
+        return f"calls_{self.kind}"
+
+    @property
+    def timing(self) -> None:
+        return None
+
+    @property
+    def watch_s(self) -> float:
+        return kind(self.kind).watch_s
+
+    @property
+    def stop_s(self) -> float:
+        return 30.0
+
+    def arguments(self, cell: CellLike) -> list[str]:
+        own = kind(self.kind)
+        argv = ["-m", own.module, "--to", f"{cell.public_ip}:{port_of(cell.profile, own.transport)}"]
+        argv += ["--domain", cell.profile.sip.domain, "--kind", self.kind, "--count", str(self.count)]
+        first = int(cell.profile.extensions.first) + 2 * MAX_HELD * list(KINDS).index(self.kind)
+        return [*argv, "--first", str(first), "--process", self.name, "--cell", cell.topology.cell]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegisteredClients:
+    """`count` clients of one kind that stay registered: how many lose their way, and when are they back?"""
+
+    kind: str
+    count: int
+
+    def __post_init__(self) -> None:
+        kind(self.kind)
+        if not 1 <= self.count <= MAX_CLIENTS:
+            raise ValueError(f"registered clients of {self.kind}: count is 1-{MAX_CLIENTS}, not {self.count}")
+
+    @property
+    def name(self) -> str:
+        return f"clients_{self.kind}"
+
+    @property
+    def timing(self) -> None:
+        return None
+
+    @property
+    def watch_s(self) -> float:
+        return 0.0
+
+    @property
+    def stop_s(self) -> float:
+        return 15.0
+
+    def arguments(self, cell: CellLike) -> list[str]:
+        argv = ["-m", "harness.clients.population", "--to"]
+        argv += [f"{cell.public_ip}:{port_of(cell.profile, kind(self.kind).transport)}"]
+        argv += ["--domain", cell.profile.sip.domain, "--kind", self.kind, "--count", str(self.count)]
+        at = list(KINDS).index(self.kind)
+        first = int(cell.profile.extensions.first) + 2 * MAX_HELD * len(KINDS) + MAX_CLIENTS * at
+        return [*argv, "--first", str(first), "--process", self.name]
+
+
+MAX_HELD = 200
+"""Calls of one kind at most: two extensions each."""
+
+MAX_CLIENTS = 1800
+"""Registered clients of one kind at most, an extension each."""
+
+
+def sip_options(*, period_s: float = 0.05, deadline_s: float = 0.5, transport: TransportName = "udp") -> ProbeSpec:
+    """OPTIONS to the public address: is it answered by a PBX that says it serves?"""
+    return ProbeSpec(clock="options", period_s=period_s, deadline_s=deadline_s, transport=transport)
+
+
+def registrations(*, period_s: float = 0.2, deadline_s: float = 0.5, transport: TransportName = "udp") -> ProbeSpec:
+    """REGISTER of one extension: does the PBX accept it?"""
+    return ProbeSpec(clock="register", period_s=period_s, deadline_s=deadline_s, transport=transport)
+
+
+def new_calls(*, period_s: float = 0.1, deadline_s: float = 1.0, transport: TransportName = "udp") -> ProbeSpec:
+    """A new call from one extension to another: is it set up, with audio both ways?"""
+    return ProbeSpec(clock="new_call", period_s=period_s, deadline_s=deadline_s, transport=transport)
+
+
+def held_calls(*, count: int, kind: str = "ip_phone") -> HeldCalls:
+    """Calls held across the fault: what becomes of each of them?"""
+    return HeldCalls(kind=kind, count=count)
+
+
+def registered(*, count: int, kind: str = "ip_phone") -> RegisteredClients:
+    """Clients that stay registered: the storm of their coming back."""
+    return RegisteredClients(kind=kind, count=count)
+
+
+def port_of(profile: Any, transport: TransportName) -> int:
+    """The port on which the PBX serves a transport; `ValueError` when its profile offers none."""
+    port = getattr(profile.sip, f"{transport}_port")
+    if port is None:
+        raise ValueError(f"PBX {profile.name} offers no {transport}")
+    return int(port)

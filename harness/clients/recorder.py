@@ -17,7 +17,7 @@ class Recorder:
 
     def __init__(self, path: Path, *, process: str, f: str) -> None:
         self._process = process
-        self._f = f
+        self.f = f
         self._queue: SimpleQueue[Op | None] = SimpleQueue()
         self._broken: OSError | None = None
         self._writer = Writer(path)
@@ -25,18 +25,22 @@ class Recorder:
         self._thread.start()
 
     def invoke(self, time_ns: int, value: dict[str, Any]) -> None:
-        self._put(Op(time_ns=time_ns, process=self._process, f=self._f, type="invoke", value=value))
+        self._put(Op(time_ns=time_ns, process=self._process, f=self.f, type="invoke", value=value))
 
     def end(self, kind: OpType, time_ns: int, value: dict[str, Any], *, error: str | None = None) -> None:
-        self._put(Op(time_ns=time_ns, process=self._process, f=self._f, type=kind, value=value, error=error))
+        self._put(Op(time_ns=time_ns, process=self._process, f=self.f, type=kind, value=value, error=error))
 
     def late(self, time_ns: int, value: dict[str, Any]) -> None:
         """An answer to an attempt that had ended already: told, but it ends nothing (`f` is "<clock>_late")."""
-        self._put(Op(time_ns=time_ns, process=self._process, f=f"{self._f}_late", type="info", value=value))
+        self._put(Op(time_ns=time_ns, process=self._process, f=f"{self.f}_late", type="info", value=value))
+
+    def op(self, f: str, kind: OpType, time_ns: int, value: dict[str, Any], *, error: str | None = None) -> None:
+        """Any op of this process; for those that watch more than one thing."""
+        self._put(Op(time_ns=time_ns, process=self._process, f=f, type=kind, value=value, error=error))
 
     def note(self, f: str, time_ns: int, value: dict[str, Any]) -> None:
         """Something else worth knowing about this process."""
-        self._put(Op(time_ns=time_ns, process=self._process, f=f, type="ok", value=value))
+        self.op(f, "ok", time_ns, value)
 
     def close(self) -> None:
         """Write what is left."""

@@ -1,8 +1,8 @@
 """Everything the region answers itself, found by looking: no list to edit when an action is added.
 
 A module of this package called `ec2_…` exports ACTIONS (by the action's name); `ssm` and `sts` do for their services.
-What the harness can set beyond the API is in the CONTROLS and SHOWN of any of these and of `control`, `capacity` and
-`recovery`.
+What a call made is found again by its client token with their MADE. What the harness can set beyond the API is in the
+CONTROLS and SHOWN of any of these and of `control`, `capacity` and `recovery`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import harness.region
 from harness.region import capacity, control, recovery, ssm, sts
-from harness.region.plane import Action, Control, Shown
+from harness.region.plane import Action, Control, Found, Shown
 
 T = TypeVar("T")
 
@@ -39,6 +39,7 @@ def merged(modules: Iterable[ModuleType], name: str) -> dict[str, T]:
 
 EC2_MODULES = _ec2_modules()
 ACTIONS: Mapping[str, Action] = merged(EC2_MODULES, "ACTIONS")
+MADE: Mapping[str, Found] = merged(EC2_MODULES, "MADE")
 SERVICES: Mapping[str, Mapping[str, Action]] = {"ec2": ACTIONS, "ssm": ssm.ACTIONS, "sts": sts.ACTIONS}
 CONTROLS: Mapping[str, Control] = merged([control, capacity, recovery, *EC2_MODULES], "CONTROLS")
 SHOWN: Mapping[str, Shown] = merged([control, capacity, recovery, *EC2_MODULES], "SHOWN")

@@ -23,13 +23,17 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlencode
 
-from harness.region.calls import BOOKS_ACCOUNT, AwsError, Document
+from harness.region.calls import BOOKS_ACCOUNT, AwsError, Document, one_of_each
 from harness.region.files import write_json
 from harness.topology import REGION_NAME, Topology
 
 API_VERSION = "2016-11-15"
 TIMEOUT_S = 20.0
 Kind = Literal["moto", "localstack"]
+
+
+class BooksFailed(AwsError):
+    """The books broke on a call: mostly one that they never learnt. No client is to take that for AWS's own trouble."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +89,20 @@ class Books:
         return f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders=host, Signature=0"
 
     def call(self, action: str, params: Mapping[str, str]) -> Document:
-        """The answer of a successful call, whole unless it asks for a page; their own error as `AwsError` else."""
+        """The answer of a successful call, whole unless it asks for a page; their own error as `AwsError` else.
+
+        Of several filters of the same name they keep the last one only: then they are asked several times.
+        """
+        several = one_of_each(params)
+        if len(several) > 1:
+            whole = [{k: v for k, v in each.items() if k not in ("MaxResults", "NextToken")} for each in several]
+            first, *others = (self._all(action, each) for each in whole)
+            for other in others:
+                first.intersect(other)
+            return first
+        return self._all(action, params)
+
+    def _all(self, action: str, params: Mapping[str, str]) -> Document:
         document = self._page(action, params)
         if "MaxResults" in params:
             return document
@@ -97,7 +114,9 @@ class Books:
     def _page(self, action: str, params: Mapping[str, str]) -> Document:
         status, body = self.post(action, params)
         if status != 200:
-            raise _error_of(status, body)
+            error = _error_of(status, body)
+            broke = error.status >= 500 and error.code != "Unavailable"
+            raise BooksFailed(error.code, error.message, error.status) if broke else error
         return Document(body)
 
 

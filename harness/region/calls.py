@@ -11,12 +11,14 @@ import json
 import os
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
+
+from harness.region.semantics.matching import Filters
 
 EC2_NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
 XML_TYPE = "text/xml;charset=UTF-8"
@@ -53,7 +55,7 @@ class AwsError(Exception):
 @dataclass(frozen=True, kw_only=True)
 class Call:
     """A request: who asked for what. `params` are the flat query parameters without Action and Version, `data` the body
-    of a JSON call. `defect` says why it can't be read."""
+    of a JSON call. `defect` says why it can't be read, `version` for which edition of the API it is made ("": none)."""
 
     service: str
     action: str
@@ -64,6 +66,7 @@ class Call:
     protocol: Protocol = "ec2"
     data: Mapping[str, Any] = field(default_factory=dict)
     defect: str | None = None
+    version: str = ""
 
     def get(self, name: str) -> str | None:
         return self.params.get(name) or None
@@ -89,8 +92,21 @@ class Call:
 
 
 def _is_numbered(key: str, prefix: str) -> bool:
-    number = key[len(prefix) + 1 :]
-    return key.startswith(prefix + ".") and number.isascii() and number.isdigit() and len(number) <= 6
+    return key.startswith(prefix + ".") and is_index(key[len(prefix) + 1 :])
+
+
+def is_index(text: str) -> bool:
+    """Whether this can be the place of an item in a list, as in `InstanceId.1`."""
+    return text.isascii() and text.isdigit() and len(text) <= 6
+
+
+def number(text: str, *, digits: int = 10) -> int | None:
+    """The whole number that a parameter stands for; None for what is none, or has more digits than any that counts.
+
+    (`int` alone takes the digits of every script, underscores and blanks, and fails on thousands of digits.)
+    """
+    bare = text.removeprefix("-")
+    return int(text) if bare.isascii() and bare.isdigit() and len(bare) <= digits else None
 
 
 def parse(*, path: str, headers: Mapping[str, str], body: bytes, source: str, request_id: str) -> Call:
@@ -107,16 +123,18 @@ def parse(*, path: str, headers: Mapping[str, str], body: bytes, source: str, re
         f"Credential={query.get('X-Amz-Credential', '')}"
     )
     service = credential["service"] if credential else ""
+    version = query.pop("Version", "")
     return Call(
         service=service,
         action=query.pop("Action", "") or target.rpartition(".")[2],
-        params={key: value for key, value in query.items() if key != "Version"},
+        params=query,
         access_key_id=credential["key"] if credential else "",
         source=source,
         request_id=request_id,
         protocol="json" if target or "json" in content_type else "ec2" if service in ("ec2", "") else "query",
         data=data,
         defect=defect,
+        version=version,
     )
 
 
@@ -263,6 +281,14 @@ class Document:
                 mine.extend(child.findall("item"))
         put(self.root, "nextToken", further.root.findtext("nextToken"))
 
+    def intersect(self, other: Document) -> None:
+        """Keep of every set only the items that another answer to the same action has as well."""
+        theirs = {child.tag: {ET.tostring(item) for item in child.findall("item")} for child in other.root}
+        for child in self.root:
+            for item in child.findall("item"):
+                if ET.tostring(item) not in theirs.get(child.tag, ()):
+                    child.remove(item)
+
     def keep(self, path: str, wanted: Mapping[str, bool], key: str) -> None:
         """Drop the `<item>`s below `path` whose text at `key` maps to False in `wanted`."""
         for parent in self.root.findall(path):
@@ -291,26 +317,47 @@ def put(parent: ET.Element, name: str, value: Any) -> None:
         parent.insert(position, child)
 
 
-def take_filters(params: Mapping[str, str], names: Sequence[str]) -> tuple[dict[str, str], dict[str, set[str]]]:
+def take_filters(params: Mapping[str, str], names: Collection[str]) -> tuple[dict[str, str], Filters]:
     """Take the filters in `names` out of the request: the books cannot judge them, the data plane can.
 
-    Returns the parameters without them (the others renumbered) and the values that each allows.
+    Returns the parameters without them (the others renumbered), and them.
     """
-    filters: dict[int, dict[str, str]] = {}
+    rest, filters = _filters(params)
+    taken = [(name, frozenset(values)) for name, values in filters if name in names]
+    return rest | _numbered([row for row in filters if row[0] not in names]), taken
+
+
+def one_of_each(params: Mapping[str, str]) -> list[dict[str, str]]:
+    """The request as several, none of which has two filters of the same name: what all of them find it is after."""
+    rest, filters = _filters(params)
+    rounds: list[dict[str, list[str]]] = [{}]
+    for name, values in filters:
+        free = next((each for each in rounds if name not in each), None)
+        if free is None:
+            rounds.append(free := {})
+        free[name] = values
+    return [rest | _numbered(list(each.items())) for each in rounds]
+
+
+def _filters(params: Mapping[str, str]) -> tuple[dict[str, str], list[tuple[str, list[str]]]]:
+    """The other parameters of a request, and its filters in order."""
     rest: dict[str, str] = {}
+    names: dict[int, str] = {}
+    values: dict[int, list[str]] = {}
     for key, value in params.items():
-        match = re.fullmatch(r"Filter\.(\d+)\.(.+)", key)
-        if match:
-            filters.setdefault(int(match[1]), {})[match[2]] = value
-        else:
+        match = re.fullmatch(r"Filter\.([0-9]{1,6})\.(Name|Value(?:\.[0-9]+)?)", key)
+        if match is None:
             rest[key] = value
-    taken: dict[str, set[str]] = {}
-    number = 0
-    for _, parts in sorted(filters.items()):
-        name = parts.get("Name", "")
-        if name in names:
-            taken[name] = {v for k, v in parts.items() if k.startswith("Value")}
-            continue
-        number += 1
-        rest |= {f"Filter.{number}.{key}": value for key, value in parts.items()}
-    return rest, taken
+        elif match[2] == "Name":
+            names[int(match[1])] = value
+        else:
+            values.setdefault(int(match[1]), []).append(value)
+    return rest, [(names.get(place, ""), values.get(place, [])) for place in sorted({*names, *values})]
+
+
+def _numbered(filters: Iterable[tuple[str, Iterable[str]]]) -> dict[str, str]:
+    params: dict[str, str] = {}
+    for place, (name, values) in enumerate(filters, start=1):
+        params[f"Filter.{place}.Name"] = name
+        params |= {f"Filter.{place}.Value.{n}": value for n, value in enumerate(values, start=1)}
+    return params

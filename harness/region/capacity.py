@@ -13,7 +13,7 @@ from typing import Any
 from harness.region.files import write_json
 from harness.region.plane import Plane
 from harness.region.semantics.instances import no_capacity
-from harness.topology import ZONE, Topology
+from harness.topology import Topology
 
 CAPACITY_FILE = "capacity.json"
 EVERY = "*"
@@ -37,10 +37,10 @@ def exhausted(topology: Topology) -> frozenset[str]:
     return frozenset(row["no_capacity"])
 
 
-def check_room(topology: Topology, who: str, instance_type: str) -> None:
+def check_room(topology: Topology, who: str, instance_type: str, zone: str) -> None:
     """EC2's error when there is no room for this instance id, or LAUNCH."""
     if exhausted(topology) & {EVERY, who}:
-        raise no_capacity(instance_type, ZONE)
+        raise no_capacity(instance_type, zone)
 
 
 def control(plane: Plane, wanted: Any) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -34,6 +35,8 @@ LOOK_S = 0.1
 """How often a node that could not be reached is tried again."""
 
 AT_ONCE = 16
+"""Scripts that run, and nodes that are asked whether they hear: a second each when they are cut off."""
+
 KEPT = 200
 """Commands that are remembered; AWS keeps them for 30 days."""
 
@@ -91,6 +94,8 @@ class Commands:
     _lock: RLock = field(default_factory=RLock)
     _closing: Event = field(default_factory=Event)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(AT_ONCE, "command"))
+    _lookers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(AT_ONCE, "look"))
+    _heard_s: dict[str, float] = field(default_factory=dict)
     _running: set[str] = field(default_factory=set)
     _thread: threading.Thread | None = None
 
@@ -134,23 +139,47 @@ class Commands:
                 else:
                     self._end(invocation, "Cancelled")
 
+    def hear(self, instance_ids: Iterable[str]) -> dict[str, bool]:
+        """Which nodes' agents would get a command now: all are asked side by side, up to AT_ONCE of them."""
+        ids = list(dict.fromkeys(instance_ids))
+        return dict(zip(ids, self._lookers.map(self._hears, ids), strict=True))
+
+    def heard_s(self, instance_id: str) -> float | None:
+        """When the node was last found to hear, seconds since the epoch; None: never by this gateway."""
+        return self._heard_s.get(instance_id)
+
     def close(self) -> None:
         """Ends the waiting; scripts that run go on, untold of."""
         self._closing.set()
+        self._lookers.shutdown(wait=False, cancel_futures=True)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def look(self) -> None:
-        """Deliver what can be delivered, and end what is over."""
+        """Deliver what can be delivered, and end what is over; no node waits for another that is cut off."""
+        waiting: defaultdict[str, list[tuple[Command, Invocation]]] = defaultdict(list)
         for command in self.all():
             for invocation in command.invocations.values():
                 if not invocation.ended and invocation.key not in self._running:
-                    self._look_at(command, invocation)
+                    waiting[invocation.instance_id].append((command, invocation))
+        for _ in self._lookers.map(self._look_for, waiting.values()):
+            pass
+
+    def _look_for(self, waiting: Sequence[tuple[Command, Invocation]]) -> None:
+        """Worker: what waits for one node."""
+        for command, invocation in waiting:
+            self._look_at(command, invocation)
+
+    def _hears(self, instance_id: str) -> bool:
+        heard = self.guests.hears(instance_id)
+        if heard:
+            self._heard_s[instance_id] = self.wall_s()
+        return heard
 
     def _look_at(self, command: Command, invocation: Invocation) -> None:
         begun = invocation.details not in ("Pending", "Delayed")
         if self.wall_s() >= (command.expires_s if begun else command.deliver_until_s):
             self._end(invocation, "DeliveryTimedOut")
-        elif not begun and self.guests.hears(invocation.instance_id):
+        elif not begun and self._hears(invocation.instance_id):
             with self._lock:
                 current = self._current(invocation)
                 if current.ended:
@@ -174,7 +203,7 @@ class Commands:
                 timeout_s=order.execution_s,
                 folder=order.folder,
             )
-            while not self.guests.hears(invocation.instance_id):
+            while not self._hears(invocation.instance_id):
                 if self.wall_s() >= command.expires_s or self._closing.wait(LOOK_S):
                     return
             current = self._current(invocation)
@@ -227,7 +256,8 @@ class Commands:
             try:
                 self.look()
             except Exception as error:
-                self.journal.record("operation_failed", operation="commands", error=str(error))
+                if not self._closing.is_set():
+                    self.journal.record("operation_failed", operation="commands", error=str(error))
             self._closing.wait(LOOK_S)
 
     def _save(self) -> None:

@@ -13,17 +13,28 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
 
+from harness.region import address_agreement
 from harness.region.calls import BOOKS_ACCOUNT, AwsError, Call, answer, put, take_filters
 from harness.region.plane import Action, Plane, refuse_dry_run
 from harness.region.semantics import addresses as semantics
 from harness.region.semantics.addresses import Changes
+from harness.region.semantics.matching import Places, item_passes
 from harness.region.state import Address, Instance, Tables
 
 ANSWER_S = 0.05
 """A move that cuts off the very connection its call came by follows the answer, by so much at least. AWS is never so
 fast that a machine which takes an Elastic IP through its own public address misses the answer."""
 
-FILTERS = ("association-id", "instance-id", "network-interface-id", "network-interface-owner-id", "private-ip-address")
+FILTERS: Places = {
+    "allocation-id": ("allocationId",),
+    "association-id": ("associationId",),
+    "instance-id": ("instanceId",),
+    "network-interface-id": ("networkInterfaceId",),
+    "network-interface-owner-id": ("networkInterfaceOwnerId",),
+    "private-ip-address": ("privateIpAddress",),
+    "public-ip": ("publicIp",),
+}
+"""DescribeAddresses' filters that are judged here, and where their values stand in the answer."""
 
 
 def allocate_address(plane: Plane, call: Call) -> bytes:
@@ -63,6 +74,8 @@ def associate_address(plane: Plane, call: Call) -> bytes:
             address.public_ip,
             address.private_ip,
             target=private_ip,
+            instance_id=target.instance_id,
+            interface_id=call.get("NetworkInterfaceId"),
             target_state=plane.state_of(target),
             allow_reassociation=call.flag("AllowReassociation", default=True),
         )
@@ -76,17 +89,18 @@ def associate_address(plane: Plane, call: Call) -> bytes:
         if gives_up is not None:
             changes[gives_up] = None
         _follow(plane, changes, source=call.source)
-        if displaced is not None:
-            plane.state.put(replace(displaced, association_id=None, instance_id=None, private_ip=None))
-        if gives_up is not None:
-            plane.state.put(replace(target, own_public=None))
         made = replace(
             address,
             association_id=f"eipassoc-{secrets.token_hex(8)}{secrets.choice('0123456789abcdef')}",
             instance_id=target.instance_id,
             private_ip=private_ip,
         )
-        plane.state.put(made)
+        with plane.state.together():
+            if displaced is not None:
+                plane.state.put(replace(displaced, association_id=None, instance_id=None, private_ip=None))
+            if gives_up is not None:
+                plane.state.put(replace(target, own_public=None))
+            plane.state.put(made)
         _lost(plane, address, source=call.source)
         plane.refresh_metadata(target.instance_id)
     return answer(call, {"return": True, "associationId": made.association_id})
@@ -96,15 +110,12 @@ def disassociate_address(plane: Plane, call: Call) -> bytes:
     """DisassociateAddress: nobody has it; its packets are dropped."""
     refuse_dry_run(call)
     with plane.state.lock:
-        association_id, public_ip = call.get("AssociationId"), call.get("PublicIp")
-        if association_id is None and public_ip is None:
-            raise AwsError("MissingParameter", "Either AssociationId or PublicIp must be specified")
+        given, public_ip = call.get("AssociationId"), call.get("PublicIp")
+        association_id = semantics.check_named(call.action, wanted_id=given, public_ip=public_ip)
         for address in plane.state.addresses.values():
-            if address.association_id and (address.association_id == association_id or address.public_ip == public_ip):
+            if address.association_id == association_id:
                 disassociate(plane, address, source=call.source)
                 return answer(call, {"return": True})
-    if association_id is None:
-        raise AwsError("InvalidAssociationID.NotFound", f"The address '{public_ip}' is not associated")
     raise AwsError("InvalidAssociationID.NotFound", f"The association ID '{association_id}' does not exist")
 
 
@@ -114,14 +125,18 @@ def describe_addresses(plane: Plane, call: Call) -> bytes:
     with plane.state.lock:
         document = plane.books.call("DescribeAddresses", params)
         tables = plane.seen()
-    keep: dict[str, bool] = {}
+        young = [a for i, a in plane.state.addresses.items() if i not in tables.addresses]  # not there yet
+    for address in young:
+        if address.allocation_id in call.numbered("AllocationId"):
+            raise _no_allocation(address.allocation_id)
+        if address.public_ip in call.numbered("PublicIp"):
+            raise _no_address(address.public_ip)
+    keep: dict[str, bool] = {address.allocation_id: False for address in young}
     for item in document.items("addressesSet"):
         allocation_id = item.findtext("allocationId") or ""
-        seen = _association(tables, tables.addresses.get(allocation_id))
-        for name, value in seen.items():
+        for name, value in _association(tables, tables.addresses.get(allocation_id)).items():
             put(item, name, value)
-        values = dict(zip(FILTERS, seen.values(), strict=True))
-        keep[allocation_id] = all(values[name] in allowed for name, allowed in wanted.items())
+        keep.setdefault(allocation_id, item_passes(item, wanted, FILTERS))
     document.keep("addressesSet", keep, "allocationId")
     return document.body(call)
 
@@ -171,7 +186,8 @@ def disassociate(plane: Plane, address: Address, *, source: str, renew: bool = T
 
 
 def resume(plane: Plane) -> None:
-    """Make the router agree with what was last decided."""
+    """Make the router agree with what was last decided, and what was decided with itself."""
+    address_agreement.restore(plane)
     tables = plane.state.now()
     wanted = {IPv4Address(a.public_ip): IPv4Address(a.private_ip) for a in tables.addresses.values() if a.private_ip}
     living = [record for record in tables.instances.values() if not record.terminated]
@@ -242,7 +258,7 @@ def _taken(plane: Plane) -> list[str]:
 
 
 def _association(tables: Tables, address: Address | None) -> dict[str, Any]:
-    """Whom an address leads to, in EC2's element names, in the order of FILTERS."""
+    """Whom an address leads to, in EC2's element names."""
     owner = tables.instances.get(address.instance_id or "") if address else None
     if address is None or owner is None:
         names = ("associationId", "instanceId", "networkInterfaceId", "networkInterfaceOwnerId", "privateIpAddress")
@@ -257,30 +273,36 @@ def _association(tables: Tables, address: Address | None) -> dict[str, Any]:
 
 
 def _address(plane: Plane, call: Call) -> Address:
-    """The address that the call means, by allocation or by public address."""
-    allocation_id, public_ip = call.get("AllocationId"), call.get("PublicIp")
-    if allocation_id is not None:
-        found = plane.state.addresses.get(allocation_id)
-        if found is None:
-            raise AwsError("InvalidAllocationID.NotFound", f"The allocation ID '{allocation_id}' does not exist")
-        return found
-    if public_ip is None:
-        raise AwsError("MissingParameter", "Either 'AllocationId' or 'PublicIp' must be provided.")
-    found = next((a for a in plane.state.addresses.values() if a.public_ip == public_ip), None)
+    """The address whose allocation the call names."""
+    given, public_ip = call.get("AllocationId"), call.get("PublicIp")
+    allocation_id = semantics.check_named(call.action, wanted_id=given, public_ip=public_ip)
+    found = plane.state.addresses.get(allocation_id)
     if found is None:
-        raise AwsError("InvalidAddress.NotFound", f"Address '{public_ip}' not found.")
+        raise _no_allocation(allocation_id)
     return found
+
+
+def _no_allocation(allocation_id: str) -> AwsError:
+    return AwsError("InvalidAllocationID.NotFound", f"The allocation ID '{allocation_id}' does not exist")
+
+
+def _no_address(public_ip: str) -> AwsError:
+    return AwsError("InvalidAddress.NotFound", f"Address '{public_ip}' not found.")
 
 
 def _target(plane: Plane, call: Call) -> tuple[Instance, str]:
     """The instance that shall have the address, by its id or by its network interface, and which private address."""
     instance_id, interface_id = call.get("InstanceId"), call.get("NetworkInterfaceId")
+    if interface_id is not None:
+        target = interface_owner(plane.state.instances.values(), interface_id)
     if instance_id is not None:
         target = plane.instance(instance_id)
-    elif interface_id is not None:
-        target = interface_owner(plane.state.instances.values(), interface_id)
-    else:
+    if instance_id is None and interface_id is None:
         raise AwsError("MissingParameter", "Either InstanceId or NetworkInterfaceId must be specified")
+    if instance_id is not None and interface_id is not None:
+        raise AwsError(
+            "InvalidParameterCombination", "You may specify an instance ID or a network interface ID, but not both."
+        )
     private_ip = call.get("PrivateIpAddress") or target.private_ip
     if private_ip not in target.private_ips:
         raise AwsError("InvalidParameterValue", f"The address {private_ip} is not assigned to {target.interface_id}")
@@ -292,7 +314,11 @@ def interface_owner(instances: Iterable[Instance], interface_id: str) -> Instanc
     for record in instances:
         if record.interface_id == interface_id and not record.terminated:
             return record
-    raise AwsError("InvalidNetworkInterfaceID.NotFound", f"The networkInterface ID '{interface_id}' does not exist")
+    raise no_such_interface(interface_id)
+
+
+def no_such_interface(interface_id: str) -> AwsError:
+    return AwsError("InvalidNetworkInterfaceID.NotFound", f"The networkInterface ID '{interface_id}' does not exist")
 
 
 ACTIONS: Mapping[str, Action] = {

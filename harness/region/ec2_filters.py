@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from xml.etree.ElementTree import Element
 
+from harness.region import pages
 from harness.region.calls import AwsError, Call, Document, answer, put
 from harness.region.plane import Action, Plane, refuse_dry_run
 from harness.region.semantics import filters as semantics
@@ -40,7 +41,9 @@ def create_security_group(plane: Plane, call: Call) -> bytes:
     vpc_id = call.get("VpcId")
     if vpc_id is not None:
         plane.books.call("DescribeVpcs", {"VpcId.1": vpc_id})
-    return plane.books.call("CreateSecurityGroup", call.params).body(call)
+    with plane.state.lock:
+        plane.past_groups.keep(plane.books)
+        return plane.books.call("CreateSecurityGroup", call.params).body(call)
 
 
 def delete_security_group(plane: Plane, call: Call) -> bytes:
@@ -66,6 +69,7 @@ def authorize(plane: Plane, call: Call) -> bytes:
         group = _group(plane, call, groups)
         wanted = list(_permissions(plane, call, groups, group))
         semantics.decide_authorize(_existing(call, group), [permission for permission, _ in wanted])
+        plane.past_groups.keep(plane.books)
         document = _each(plane, call, group, [params for _, params in wanted])
         sync(plane)
     return document.body(call)
@@ -77,6 +81,7 @@ def revoke(plane: Plane, call: Call) -> bytes:
     with plane.state.lock:
         groups = _groups(plane)
         group = _group(plane, call, groups)
+        plane.past_groups.keep(plane.books)
         if ids := call.numbered("SecurityGroupRuleId"):
             params = {f"SecurityGroupRuleId.{n}": rule_id for n, rule_id in enumerate(ids, start=1)}
             document = plane.books.call(call.action, {"GroupId": group.group_id, **params})
@@ -92,8 +97,18 @@ def modify_security_group_rules(plane: Plane, call: Call) -> bytes:
     """ModifySecurityGroupRules: as the books take it, then in the guests."""
     refuse_dry_run(call)
     with plane.state.lock:
+        plane.past_groups.keep(plane.books)
         document = plane.books.call(call.action, call.params)
         sync(plane)
+    return document.body(call)
+
+
+def describe_security_groups(plane: Plane, call: Call) -> bytes:
+    """DescribeSecurityGroups: as the books have them, or had them."""
+    document = plane.books.call(call.action, pages.unpaged(call.params))
+    asked = {i: _no_such_group(f"'{i}' does not exist") for i in call.numbered("GroupId")}
+    plane.past_groups.show(document, age_s=plane.age_s(), asked=asked)
+    pages.cut(document, "securityGroupInfo", call)
     return document.body(call)
 
 
@@ -218,15 +233,19 @@ def _group(plane: Plane, call: Call, groups: Mapping[str, Group]) -> Group:
     if group_id is None:
         return _by_name(groups, name or "", _vpc_of(plane, None))
     if group_id not in groups:
-        raise AwsError("InvalidGroup.NotFound", f"The security group '{group_id}' does not exist")
+        raise _no_such_group(f"'{group_id}' does not exist")
     return groups[group_id]
+
+
+def _no_such_group(which: str) -> AwsError:
+    return AwsError("InvalidGroup.NotFound", f"The security group {which}")
 
 
 def _by_name(groups: Mapping[str, Group], name: str, vpc_id: str) -> Group:
     for group in groups.values():
         if (group.name, group.vpc_id) == (name, vpc_id):
             return group
-    raise AwsError("InvalidGroup.NotFound", f"The security group '{name}' does not exist in VPC '{vpc_id}'")
+    raise _no_such_group(f"'{name}' does not exist in VPC '{vpc_id}'")
 
 
 def _vpc_of(plane: Plane, subnet_id: str | None) -> str:
@@ -247,8 +266,8 @@ def _permissions(
     """The rules of a request, one per source, each with the parameters under which the books take it."""
     parts: defaultdict[int, dict[str, str]] = defaultdict(dict)
     for key, value in call.params.items():
-        if number := re.match(r"IpPermissions\.(\d+)\.(.+)", key):
-            parts[int(number[1])][number[2]] = value
+        if at := re.match(r"IpPermissions\.([0-9]{1,6})\.(.+)", key):
+            parts[int(at[1])][at[2]] = value
     if not parts:
         place = {"CidrIp": "IpRanges.1.CidrIp", "SourceSecurityGroupName": "Groups.1.GroupName"}
         short = ("IpProtocol", "FromPort", "ToPort", *place)
@@ -275,7 +294,7 @@ def _sources(row: Mapping[str, str], groups: Mapping[str, Group], group: Group) 
             yield value, more
         elif re.fullmatch(r"Groups\.\d+\.GroupId", key):
             if value not in groups:
-                raise AwsError("InvalidGroup.NotFound", f"The security group '{value}' does not exist")
+                raise _no_such_group(f"'{value}' does not exist")
             yield value, more
         elif re.fullmatch(r"Groups\.\d+\.GroupName", key) and key.replace("Name", "Id") not in row:
             yield _by_name(groups, value, group.vpc_id).group_id, more
@@ -317,6 +336,7 @@ def _complete_default_group(plane: Plane, vpc_id: str) -> None:
 
 
 ACTIONS: Mapping[str, Action] = {
+    "DescribeSecurityGroups": describe_security_groups,
     "CreateSecurityGroup": create_security_group,
     "DeleteSecurityGroup": delete_security_group,
     "AuthorizeSecurityGroupIngress": authorize,

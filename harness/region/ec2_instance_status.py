@@ -7,23 +7,26 @@ from typing import Any
 
 from harness.region import pages
 from harness.region.calls import Call, put, take_filters
-from harness.region.ec2_instances import STATE_FILTERS, show_state, state_matches
+from harness.region.ec2_instances import STATE_FILTERS, show_state
 from harness.region.plane import Action, Plane
 from harness.region.semantics.instances import CheckStatus, InstanceState, check_instance_id, status_checks
+from harness.region.semantics.matching import Places, item_passes
 from harness.region.state import Instance
 
-CHECK_FILTERS = {
-    "system-status.status": "systemStatus/status",
-    "system-status.reachability": "systemStatus/details/item/status",
-    "instance-status.status": "instanceStatus/status",
-    "instance-status.reachability": "instanceStatus/details/item/status",
+FILTERS: Places = {
+    **STATE_FILTERS,
+    "availability-zone": ("availabilityZone",),
+    "system-status.status": ("systemStatus/status",),
+    "system-status.reachability": ("systemStatus/details/item/status",),
+    "instance-status.status": ("instanceStatus/status",),
+    "instance-status.reachability": ("instanceStatus/details/item/status",),
 }
 REACHABILITY: Mapping[CheckStatus, str] = {"ok": "passed", "impaired": "failed", "initializing": "initializing"}
 
 
 def describe_instance_status(plane: Plane, call: Call) -> bytes:
     """DescribeInstanceStatus: running instances only, unless all are asked for."""
-    params, wanted = take_filters(call.params, (*STATE_FILTERS, *CHECK_FILTERS))
+    params, wanted = take_filters(call.params, FILTERS)
     with plane.state.lock:
         records = plane.visible(plane.seen().instances)
     for instance_id in call.numbered("InstanceId"):
@@ -41,8 +44,7 @@ def describe_instance_status(plane: Plane, call: Call) -> bytes:
         put(item, "systemStatus", _status(system))
         put(item, "instanceStatus", _status(instance))
         shown = state == "running" or call.flag("IncludeAllInstances")
-        checked = all(item.findtext(CHECK_FILTERS[n]) in wanted[n] for n in CHECK_FILTERS if n in wanted)
-        keep[record.instance_id] = shown and checked and state_matches(state, wanted)
+        keep[record.instance_id] = shown and item_passes(item, wanted, FILTERS)
     document.keep("instanceStatusSet", keep, "instanceId")
     pages.cut(document, "instanceStatusSet", call)
     return document.body(call)
@@ -50,11 +52,11 @@ def describe_instance_status(plane: Plane, call: Call) -> bytes:
 
 def _checks(plane: Plane, record: Instance, state: InstanceState) -> tuple[CheckStatus, CheckStatus]:
     now_s = plane.wall_s()
+    dead = record.transition == "recovering"
+    failing = state == "running" and (dead or plane.instances.frozen(record.instance_id))
+    noticed = plane.noticed(record.instance_id, now_s, failing=failing)
     return status_checks(
-        state,
-        host_dead=record.transition == "recovering",
-        frozen=state == "running" and plane.frozen_for_long(record.instance_id, now_s),
-        initializing=now_s < record.checks_ok_s,
+        state, host_dead=noticed and dead, frozen=noticed and not dead, initializing=now_s < record.checks_ok_s
     )
 
 

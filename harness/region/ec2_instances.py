@@ -20,10 +20,31 @@ from harness.region.ec2_volumes import connect_volumes, overlay_attachments
 from harness.region.plane import Action, Plane, refuse_dry_run
 from harness.region.semantics import instances
 from harness.region.semantics.instances import STATE_CODES, InstanceState, StateReason, Transition
-from harness.region.state import Instance
+from harness.region.semantics.matching import Places, item_passes
+from harness.region.state import LAUNCH_TIME, Instance
 
-STATE_FILTERS = ("instance-state-name", "instance-state-code")
-LAUNCH_TIME = "%Y-%m-%dT%H:%M:%S.000Z"
+STATE_FILTERS: Places = {
+    "instance-state-name": ("instanceState/name",),
+    "instance-state-code": ("instanceState/code",),
+}
+FILTERS: Places = {
+    **STATE_FILTERS,
+    **ec2_interfaces.INSTANCE_FILTERS,
+    "architecture": ("architecture",),
+    "availability-zone": ("placement/availabilityZone",),
+    "image-id": ("imageId",),
+    "instance-id": ("instanceId",),
+    "instance-type": ("instanceType",),
+    "key-name": ("keyName",),
+    "launch-time": ("launchTime",),
+    "private-dns-name": ("privateDnsName",),
+    "private-ip-address": ("privateIpAddress",),
+    "reason": ("reason",),
+    "state-reason-code": ("stateReason/code",),
+    "subnet-id": ("subnetId",),
+    "vpc-id": ("vpcId",),
+}
+"""DescribeInstances' filters that are judged here, and where their values stand in the answer."""
 
 
 def start_instances(plane: Plane, call: Call) -> bytes:
@@ -32,7 +53,7 @@ def start_instances(plane: Plane, call: Call) -> bytes:
     def decide(record: Instance, state: InstanceState) -> str:
         decided = instances.decide_start(record.instance_id, state)
         if decided == "start":
-            capacity.check_room(plane.topology, record.instance_id, record.instance_type)
+            capacity.check_room(plane.topology, record.instance_id, record.instance_type, record.zone)
         return decided
 
     return _switch(plane, call, "StartInstances", decide)
@@ -41,8 +62,10 @@ def start_instances(plane: Plane, call: Call) -> bytes:
 def stop_instances(plane: Plane, call: Call) -> bytes:
     """StopInstances: `stopping` at once; `stopped` only when the machine is off."""
     skip, force = call.flag("SkipOsShutdown"), call.flag("Force")
+    hibernate = call.flag("Hibernate")
 
     def decide(record: Instance, state: InstanceState) -> str:
+        instances.check_hibernation(record.instance_id, asked=hibernate)
         instances.check_stop_allowed(record.instance_id, stop_protected=record.stop_protected)
         return instances.decide_stop(record.instance_id, state, skip_os_shutdown=skip, force=force)
 
@@ -87,8 +110,7 @@ def reboot_instances(plane: Plane, call: Call) -> bytes:
 
 def describe_instances(plane: Plane, call: Call) -> bytes:
     """DescribeInstances of the books, with states and attachments as they are."""
-    params, wanted = take_filters(call.params, STATE_FILTERS)
-    params, of_network = take_filters(params, tuple(ec2_interfaces.INSTANCE_FILTERS))
+    params, wanted = take_filters(call.params, FILTERS)
     with plane.state.lock:
         tables = plane.seen()
         records = plane.visible(tables.instances)  # what is too new to be seen is not there yet
@@ -105,10 +127,8 @@ def describe_instances(plane: Plane, call: Call) -> bytes:
         state = plane.state_of(records[instance_id])
         show(item, records[instance_id], state)
         ec2_interfaces.show_network(item, records[instance_id], tables, names)
-        keep[instance_id] = state_matches(state, wanted) and ec2_interfaces.matches(
-            item, of_network, ec2_interfaces.INSTANCE_FILTERS
-        )
         overlay_attachments(item, tables.volumes)
+        keep[instance_id] = item_passes(item, wanted, FILTERS)
     document.keep("reservationSet/item/instancesSet", keep, "instanceId")
     for reservations in document.root.findall("reservationSet"):
         for reservation in reservations.findall("item"):
@@ -145,10 +165,14 @@ def finish_start(plane: Plane, instance_id: str) -> None:
 
 
 def finish_reboot(plane: Plane, instance_id: str) -> None:
-    """Worker: off in order, on again."""
+    """Worker: off in order, on again; whoever stops or terminates it in between has the last word."""
+    with plane.machine_lock(instance_id):
+        if not still(plane, instance_id, "rebooting"):
+            return
+        plane.instances.shut_down(instance_id, timeout_s=plane.shut_down_timeout_s)
+    plane.take("reboot")  # unlocked: a fence need not wait
     with plane.machine_lock(instance_id):
         if still(plane, instance_id, "rebooting"):
-            plane.instances.shut_down(instance_id, timeout_s=plane.shut_down_timeout_s)
             boot(plane, instance_id, "rebooting")
 
 
@@ -198,7 +222,7 @@ def transition_done(plane: Plane, instance_id: str, transition: Transition) -> N
     with plane.state.lock:
         record = plane.state.instances[instance_id]
         if record.transition == transition:
-            if transition == "pending" and record.state_reason is None:
+            if transition in ("pending", "recovering") and record.state_reason is None:
                 record = replace(record, checks_ok_s=plane.wall_s() + plane.delays.draw("status_checks"))
             plane.state.put(replace(record, transition=None, how=""))
 
@@ -223,8 +247,6 @@ def _switch(plane: Plane, call: Call, action: str, decide: Callable[[Instance, I
 
 def _begin(plane: Plane, record: Instance, action: str, how: str) -> InstanceState:
     """Write the transition down, tell the books, and set the worker off. Called under the lock."""
-    if action == "TerminateInstances":
-        ec2_addresses.release_instance_address(plane, record.instance_id)
     plane.books.call(action, {"InstanceId.1": record.instance_id})
     now = datetime.now(UTC)
     if action == "StartInstances":
@@ -237,9 +259,16 @@ def _begin(plane: Plane, record: Instance, action: str, how: str) -> InstanceSta
         plane.state.put(replace(asked, transition="stopping", how=how))
         plane.background(finish_stop, plane, record.instance_id)
         return "stopping"
-    plane.state.put(replace(asked, transition="shutting-down", how=how))
+    begin_terminate(plane, asked, how)
     plane.background(finish_terminate, plane, record.instance_id)
     return "shutting-down"
+
+
+def begin_terminate(plane: Plane, record: Instance, how: str) -> None:
+    """Under the lock: the instance is `shutting-down` and has no Elastic IP any more, or neither."""
+    with plane.state.together():
+        ec2_addresses.release_instance_address(plane, record.instance_id)
+        plane.state.put(replace(record, transition="shutting-down", how=how))
 
 
 def gone(plane: Plane, instance_id: str, why: StateReason) -> None:
@@ -275,13 +304,6 @@ def show_state(item: ET.Element, state: InstanceState) -> None:
     put(item, "instanceState", _state(state))
 
 
-def state_matches(state: InstanceState, wanted: Mapping[str, set[str]]) -> bool:
-    """Whether a state passes STATE_FILTERS."""
-    names = wanted.get("instance-state-name")
-    codes = wanted.get("instance-state-code")
-    return (names is None or state in names) and (codes is None or str(STATE_CODES[state]) in codes)
-
-
 def shown_profile(profile: str) -> dict[str, str]:
     """An IAM instance profile by name or ARN: any will do, and the guest always gets the same role (ours)."""
     arn = profile if profile.startswith("arn:") else f"arn:aws:iam::{BOOKS_ACCOUNT}:instance-profile/{profile}"
@@ -294,6 +316,7 @@ def show(item: ET.Element, record: Instance, state: InstanceState) -> None:
     why = instances.state_reason(state, record.state_reason)
     put(item, "stateReason", {"code": why.code, "message": why.message} if why is not None else None)
     put(item, "reason", record.transition_reason)
+    put(item, "clientToken", record.client_token)
     if record.launched:
         put(item, "launchTime", record.launched)
     if record.profile:

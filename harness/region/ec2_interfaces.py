@@ -13,15 +13,16 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from harness.region import ec2_filters, pages
-from harness.region.calls import BOOKS_ACCOUNT, AwsError, Call, answer, put, take_filters
-from harness.region.ec2_addresses import disassociate, interface_owner
+from harness.region.calls import BOOKS_ACCOUNT, AwsError, Call, answer, number, put, take_filters
+from harness.region.ec2_addresses import disassociate, interface_owner, no_such_interface
 from harness.region.ec2_routes import sync_routes
 from harness.region.plane import Action, Plane, refuse_dry_run
 from harness.region.semantics import addresses as semantics
+from harness.region.semantics.matching import Places, item_passes
 from harness.region.state import Instance, Tables
 from harness.topology import mac_of
 
-FILTERS: Mapping[str, tuple[str, ...]] = {
+FILTERS: Places = {
     "addresses.private-ip-address": ("privateIpAddressesSet/item/privateIpAddress",),
     "addresses.association.public-ip": ("privateIpAddressesSet/item/association/publicIp",),
     "addresses.primary": ("privateIpAddressesSet/item/primary",),
@@ -30,17 +31,23 @@ FILTERS: Mapping[str, tuple[str, ...]] = {
     "association.public-ip": ("association/publicIp", "privateIpAddressesSet/item/association/publicIp"),
     "attachment.instance-id": ("attachment/instanceId",),
     "attachment.status": ("attachment/status",),
+    "availability-zone": ("availabilityZone",),
+    "description": ("description",),
     "group-id": ("groupSet/item/groupId",),
     "group-name": ("groupSet/item/groupName",),
     "mac-address": ("macAddress",),
+    "network-interface-id": ("networkInterfaceId",),
     "private-ip-address": ("privateIpAddress",),
     "source-dest-check": ("sourceDestCheck",),
     "status": ("status",),
+    "subnet-id": ("subnetId",),
+    "vpc-id": ("vpcId",),
 }
 """Filters of DescribeNetworkInterfaces that are judged here, and where their values stand in the answer."""
 
 _NIC = "networkInterfaceSet/item"
-INSTANCE_FILTERS: Mapping[str, tuple[str, ...]] = {
+INSTANCE_FILTERS: Places = {
+    "client-token": ("clientToken",),
     "ip-address": ("ipAddress",),
     "network-interface.addresses.private-ip-address": (f"{_NIC}/privateIpAddressesSet/item/privateIpAddress",),
     "network-interface.addresses.association.public-ip": (f"{_NIC}/privateIpAddressesSet/item/association/publicIp",),
@@ -86,14 +93,15 @@ def assign_private_ip_addresses(plane: Plane, call: Call) -> bytes:
             )
         else:
             taken = primaries | secondaries | set(owner.private_ips)
-            number = int(count) if count and count.isdigit() else 0
+            wanted_number = number(count or "") or 0
             new = semantics.choose_secondaries(
-                owner.interface_id, number, subnet=subnet, mine=owner.private_ips, taken=taken
+                owner.interface_id, wanted_number, subnet=subnet, mine=owner.private_ips, taken=taken
             )
-        for loser in others:
-            _take_from(plane, loser, set(new))
-        plane.state.put(replace(owner, secondary_ips=(*owner.secondary_ips, *new)))
-        _hand_over(plane, owner, set(new))
+        with plane.state.together():
+            for loser in others:
+                _take_from(plane, loser, set(new))
+            plane.state.put(replace(owner, secondary_ips=(*owner.secondary_ips, *new)))
+            _hand_over(plane, owner, set(new))
         _changed(plane, [*others, owner])
     rows = [{"privateIpAddress": address} for address in (wanted or new)]
     tree = {"networkInterfaceId": owner.interface_id, "assignedPrivateIpAddressesSet": rows, "return": True}
@@ -116,13 +124,17 @@ def unassign_private_ip_addresses(plane: Plane, call: Call) -> bytes:
 
 def describe_network_interfaces(plane: Plane, call: Call) -> bytes:
     """DescribeNetworkInterfaces of the books, with addresses and associations as they are."""
-    params, wanted = take_filters(call.params, tuple(FILTERS))
+    params, wanted = take_filters(call.params, FILTERS)
     with plane.state.lock:
         document = plane.books.call("DescribeNetworkInterfaces", pages.unpaged(params))
         tables = plane.seen()
         names = ec2_filters.group_names(plane)
+        young = {r.interface_id for i, r in plane.state.instances.items() if i not in tables.instances}
+    for interface_id in call.numbered("NetworkInterfaceId"):
+        if interface_id in young:  # too new to be seen: not there yet
+            raise no_such_interface(interface_id)
     owners = {record.interface_id: record for record in tables.instances.values()}
-    keep: dict[str, bool] = {}
+    keep: dict[str, bool] = dict.fromkeys(young, False)
     for item in document.items("networkInterfaceSet"):
         interface_id = item.findtext("networkInterfaceId") or ""
         owner = owners.get(interface_id)
@@ -132,7 +144,7 @@ def describe_network_interfaces(plane: Plane, call: Call) -> bytes:
             put(item, "status", "in-use")
             _show_attachment(item, owner)
         gone = owner is not None and owner.terminated
-        keep[interface_id] = not gone and matches(item, wanted, FILTERS)
+        keep.setdefault(interface_id, not gone and item_passes(item, wanted, FILTERS))
     document.keep("networkInterfaceSet", keep, "networkInterfaceId")
     pages.cut(document, "networkInterfaceSet", call)
     return document.body(call)
@@ -173,15 +185,6 @@ def show_network(item: Element, record: Instance, tables: Tables, groups: Mappin
             put(nic, "status", "in-use")
 
 
-def matches(item: Element, wanted: Mapping[str, set[str]], places: Mapping[str, Iterable[str]]) -> bool:
-    """Whether an item of an answer passes filters: {name: allowed values}, with the places their values stand at."""
-    for name, allowed in wanted.items():
-        values = {element.text for place in places[name] for element in item.findall(place)}
-        if not values & allowed:
-            return False
-    return True
-
-
 def asked_at_launch(call: Call) -> tuple[str | None, list[str]]:
     """The primary private address that RunInstances asks for, if any, and the secondary ones that it lists."""
     prefix, listed = "NetworkInterface.1.PrivateIpAddresses", []
@@ -198,10 +201,10 @@ def asked_at_launch(call: Call) -> tuple[str | None, list[str]]:
 def secondaries_at_launch(plane: Plane, call: Call, listed: list[str], *, taken: set[str]) -> list[str]:
     """The secondary addresses of a new interface: those listed, or as many free ones as asked for."""
     subnet, count = plane.topology.vpc_subnet, call.get("NetworkInterface.1.SecondaryPrivateIpAddressCount")
-    if count is not None and count.isdigit():
-        return semantics.choose_secondaries("the interface", int(count), subnet=subnet, mine=("",), taken=taken)
-    for number, address in enumerate(listed):
-        semantics.choose_private(subnet, address, {*taken, *listed[:number]})
+    if count is not None:
+        return semantics.choose_secondaries("the interface", number(count) or 0, subnet=subnet, mine=("",), taken=taken)
+    for place, address in enumerate(listed):
+        semantics.choose_private(subnet, address, {*taken, *listed[:place]})
     return listed
 
 

@@ -13,39 +13,46 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from harness.region import capacity, ec2_addresses, ec2_filters, ec2_interfaces, launch_volumes
-from harness.region.calls import AwsError, Call, Document, put
+from harness.region.calls import AwsError, Call, Document, answer, put
 from harness.region.credentials import new_access_key_id
-from harness.region.ec2_instances import LAUNCH_TIME, gone, show, still, transition_done
+from harness.region.ec2_instances import gone, show, still, transition_done
+from harness.region.ec2_subnets import zone_of_launch
 from harness.region.ec2_volumes import connect_volumes
+from harness.region.idempotency import Made, marks
 from harness.region.instances import InstanceSpec
-from harness.region.plane import Action, Plane, refuse_dry_run
+from harness.region.plane import Action, Found, Plane, refuse_dry_run
 from harness.region.semantics import addresses, instances
-from harness.region.semantics.instances import StateReason
-from harness.region.state import Instance
+from harness.region.semantics.instances import InstanceState, StateReason
+from harness.region.state import LAUNCH_TIME, Instance, Volume
 
-KEPT_HERE = ("BlockDeviceMapping.", "IamInstanceProfile.", "DisableApi")
+KEPT_HERE = ("BlockDeviceMapping.", "ClientToken", "IamInstanceProfile.", "DisableApi")
 """Beginnings of parameters that the books are not told: what they say is carried out, or remembered, by the region."""
 
 
 def run_instances(plane: Plane, call: Call) -> bytes:
     """RunInstances: entered in the books, `pending`, each launched by a worker; all that are asked for, or none.
 
-    Several instances of one call are entered one by one, because each has an address that is chosen here.
+    Several instances of one call are entered in the books one by one, because each has an address that is chosen here.
+    They are written down at once, with the call's client token and their volumes, before any of it is made.
     """
     refuse_dry_run(call)
     image = _image_reference(plane, call.require("ImageId"))
     instances.check_instance_type(call.get("InstanceType"))
     instances.check_shutdown_behavior(call.get("InstanceInitiatedShutdownBehavior"))
+    _check_supported(call)
     devices = launch_volumes.block_devices(call.params)
     user_data, profile = _decoded(call.get("UserData")), _profile(call)
+    token, digest = marks(call)
     with plane.state.lock:
+        zone = zone_of_launch(plane, call)
         group_ids = ec2_filters.launch_groups(plane, call)
         living = [i for i in plane.state.instances.values() if not i.terminated]
         wanted, listed = ec2_interfaces.asked_at_launch(call)
         minimum, maximum = call.require("MinCount"), call.require("MaxCount")
         addressed = wanted is not None or bool(listed)
         count = instances.decide_count(minimum, maximum, living=len(living), addressed=addressed)
-        capacity.check_room(plane.topology, capacity.LAUNCH, call.get("InstanceType") or Instance.instance_type)
+        instance_type = call.get("InstanceType") or Instance.instance_type
+        capacity.check_room(plane.topology, capacity.LAUNCH, instance_type, zone)
         chosen: list[list[str]] = []
         taken = {ip for i in living for ip in i.private_ips}
         for _ in range(count):
@@ -54,22 +61,27 @@ def run_instances(plane: Plane, call: Call) -> bytes:
             chosen.append([primary, *others])
             taken |= {primary, *others}
         documents: list[Document] = []
+        entered: list[Volume] = []
         try:
-            for index, (address, *secondary) in enumerate(chosen):
-                documents.append(plane.books.call("RunInstances", _books_params(call.params, address)))
-                item = _launched(documents[-1])
-                record = _record(call, item, image=image, address=address, user_data=user_data, profile=profile)
-                record = replace(
-                    record,
-                    secondary_ips=tuple(secondary),
-                    wants_public=_wants_public(plane, call, item),
-                    group_ids=group_ids,
-                )
-                plane.state.put(record)
-                launch_volumes.create(plane, call, record.instance_id, devices)
-                show(item, record, "pending")
-                ec2_interfaces.show_network(item, record, plane.state.now(), ec2_filters.group_names(plane))
-                put(item, "amiLaunchIndex", index)
+            with plane.state.together():
+                for index, (address, *secondary) in enumerate(chosen):
+                    documents.append(plane.books.call("RunInstances", _books_params(call.params, address)))
+                    item = _launched(documents[-1])
+                    record = _record(call, item, image=image, address=address, user_data=user_data, profile=profile)
+                    record = replace(
+                        record,
+                        secondary_ips=tuple(secondary),
+                        wants_public=_wants_public(plane, call, item),
+                        group_ids=group_ids,
+                        zone=zone,
+                        client_token=token,
+                        token_digest=digest,
+                    )
+                    plane.state.put(record)
+                    entered += launch_volumes.enter(plane, call, record, devices)
+                    _show_launched(plane, item, record, "pending")
+                    put(item, "amiLaunchIndex", index)
+            launch_volumes.make(plane, entered)
         except Exception:
             _undo(plane, documents)
             raise
@@ -84,6 +96,28 @@ def run_instances(plane: Plane, call: Call) -> bytes:
     return first.body(call)
 
 
+def launched_before(plane: Plane, call: Call, token: str) -> Made | None:
+    """The instances that were launched under this client token, as they are now."""
+    with plane.state.lock:
+        records = [record for record in plane.state.instances.values() if record.client_token == token]
+        if not records:
+            return None
+        document = Document(answer(call, {"instancesSet": [{"instanceId": r.instance_id} for r in records]}))
+        if not any(record.terminated for record in records):  # else nobody sees more of the answer than their ids
+            ids = {f"InstanceId.{n}": record.instance_id for n, record in enumerate(records, 1)}
+            told = plane.books.call("DescribeInstances", ids)
+            items = {i.findtext("instanceId"): i for i in told.items("reservationSet", "instancesSet")}
+            document = Document(answer(call, {}))
+            document.root.extend(e for e in next(told.items("reservationSet")) if e.tag != "instancesSet")
+            together = ET.SubElement(document.root, "instancesSet")
+            for index, record in enumerate(records):
+                item = items[record.instance_id]
+                _show_launched(plane, item, record, plane.state_of(record))
+                put(item, "amiLaunchIndex", index)
+                together.append(item)
+    return Made(digest=records[0].token_digest, body=document.body(call))
+
+
 def finish_launch(plane: Plane, instance_id: str) -> None:
     """Worker: make the machine. A launch that fails ends as EC2's do: terminated, with a reason."""
     record = plane.state.instances[instance_id]
@@ -95,6 +129,7 @@ def finish_launch(plane: Plane, instance_id: str) -> None:
         access_key_id=record.access_key_id,
         secret_access_key=record.secret_access_key,
         user_data=record.user_data,
+        zone=record.zone,
     )
     with plane.machine_lock(instance_id):
         if not still(plane, instance_id, "pending"):
@@ -148,6 +183,12 @@ def _record(call: Call, item: ET.Element, *, image: str, address: str, user_data
     )
 
 
+def _show_launched(plane: Plane, item: ET.Element, record: Instance, state: InstanceState) -> None:
+    """An instance in the answer to RunInstances. Under the lock."""
+    show(item, record, state)
+    ec2_interfaces.show_network(item, record, plane.state.now(), ec2_filters.group_names(plane))
+
+
 def _wants_public(plane: Plane, call: Call, item: ET.Element) -> bool:
     """Whether it gets a public address of its own: as the call says, else as its subnet does (MapPublicIpOnLaunch)."""
     asked = call.get("NetworkInterface.1.AssociatePublicIpAddress")
@@ -164,7 +205,9 @@ def _undo(plane: Plane, documents: Sequence[Document]) -> None:
         instance_id = _launched(document).findtext("instanceId") or ""
         if instance_id in plane.state.instances:
             launch_volumes.part_and_delete(plane, instance_id, every=True)
-            plane.state.put(replace(plane.state.instances[instance_id], transition=None, terminated=True))
+            record = plane.state.instances[instance_id]
+            forgotten = replace(record, client_token="", token_digest="")  # what failed does not use a token up
+            plane.state.put(replace(forgotten, transition=None, terminated=True))
         with suppress(AwsError):
             plane.books.call("TerminateInstances", {"InstanceId.1": instance_id})
 
@@ -197,6 +240,15 @@ def _books_params(params: Mapping[str, str], address: str) -> dict[str, str]:
         kept.setdefault(f"{nic}SubnetId", subnet)
     mine = {f"{nic}DeviceIndex": "0", f"{nic}PrivateIpAddress": address, f"{nic}DeleteOnTermination": "true"}
     return {**kept, **mine, "MinCount": "1", "MaxCount": "1"}
+
+
+def _check_supported(call: Call) -> None:
+    """What the books would write down and no machine would have is refused."""
+    if call.flag("HibernationOptions.Configured"):
+        raise AwsError("UnsupportedOperation", "In this region no instance can hibernate.")
+    numbers = {name.split(".")[1] for name in call.params if name.startswith("NetworkInterface.")}
+    if numbers - {"1"} or (call.get("NetworkInterface.1.DeviceIndex") or "0") != "0":
+        raise AwsError("UnsupportedOperation", "In this region an instance has one network interface.")
 
 
 def _profile(call: Call) -> str:
@@ -235,3 +287,5 @@ def _launched(document: Document) -> ET.Element:
 
 
 ACTIONS: Mapping[str, Action] = {"RunInstances": run_instances}
+
+MADE: Mapping[str, Found] = {"RunInstances": launched_before}

@@ -6,16 +6,23 @@ follows before the call is answered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from xml.etree.ElementTree import Element
 
-from harness.region.calls import AwsError, Call, answer, put, take_filters
-from harness.region.ec2_interfaces import matches
+from harness.region import pages
+from harness.region.calls import AwsError, Call, answer, number, put, take_filters
 from harness.region.plane import Action, Plane, refuse_dry_run
 from harness.region.semantics import network_acls as semantics
+from harness.region.semantics.matching import Places, item_passes
 from harness.region.semantics.network_acls import Entry
 
-FILTERS: Mapping[str, tuple[str, ...]] = {
+FILTERS: Places = {
+    "default": ("default",),
+    "network-acl-id": ("networkAclId",),
+    "vpc-id": ("vpcId",),
+    "association.association-id": ("associationSet/item/networkAclAssociationId",),
+    "association.network-acl-id": ("associationSet/item/networkAclId",),
+    "association.subnet-id": ("associationSet/item/subnetId",),
     "entry.cidr": ("entrySet/item/cidrBlock",),
     "entry.egress": ("entrySet/item/egress",),
     "entry.icmp.code": ("entrySet/item/icmpTypeCode/code",),
@@ -68,9 +75,8 @@ def replace_network_acl_entry(plane: Plane, call: Call) -> bytes:
 
 def delete_network_acl_entry(plane: Plane, call: Call) -> bytes:
     """DeleteNetworkAclEntry."""
-    text = call.require("RuleNumber")
-    number = int(text) if text.isdigit() else None
-    return _change(plane, call, lambda e: semantics.deleted(e, number=number, egress=call.flag("Egress")))
+    rule = number(call.require("RuleNumber"))
+    return _change(plane, call, lambda e: semantics.deleted(e, number=rule, egress=call.flag("Egress")))
 
 
 def replace_network_acl_association(plane: Plane, call: Call) -> bytes:
@@ -91,16 +97,21 @@ def replace_network_acl_association(plane: Plane, call: Call) -> bytes:
 
 def describe_network_acls(plane: Plane, call: Call) -> bytes:
     """DescribeNetworkAcls of the books, with the entries that hold."""
-    params, wanted = take_filters(call.params, tuple(FILTERS))
+    params, wanted = take_filters(call.params, FILTERS)
     with plane.state.lock:
-        for acl_id in call.numbered("NetworkAclId"):
-            _acl(plane, acl_id)
-        document = plane.books.call("DescribeNetworkAcls", params)
+        seen = plane.seen().acls
+        young = plane.state.acls.keys() - seen.keys()
         keep = {}
+        for acl_id in call.numbered("NetworkAclId"):
+            if _is_young(_acl(plane, acl_id), young):
+                raise _unknown(acl_id)
+        document = plane.books.call("DescribeNetworkAcls", pages.unpaged(params))
         for item in document.items("networkAclSet"):
-            put(item, "entrySet", semantics.shown(_entries(plane, item)))
-            keep[item.findtext("networkAclId") or ""] = matches(item, wanted, FILTERS)
+            put(item, "entrySet", semantics.shown(_entries(seen, item)))
+            passes = not _is_young(item, young) and item_passes(item, wanted, FILTERS)
+            keep[item.findtext("networkAclId") or ""] = passes
     document.keep("networkAclSet", keep, "networkAclId")
+    pages.cut(document, "networkAclSet", call)
     return document.body(call)
 
 
@@ -114,7 +125,7 @@ def sync(plane: Plane) -> None:
         here = "associationSet/item/subnetId"
         for item in _acls(plane):
             if subnets and any(element.text == subnets[-1] for element in item.findall(here)):
-                plane.filters.bound(semantics.router_rules(_entries(plane, item)))
+                plane.filters.bound(semantics.router_rules(_entries(plane.state.acls, item)))
 
 
 def resume(plane: Plane) -> None:
@@ -128,7 +139,7 @@ def _change(plane: Plane, call: Call, changed: Callable[[tuple[Entry, ...]], tup
     refuse_dry_run(call)
     with plane.state.lock:
         acl_id = call.require("NetworkAclId")
-        plane.state.put_acl(acl_id, changed(_entries(plane, _acl(plane, acl_id))))
+        plane.state.put_acl(acl_id, changed(_entries(plane.state.acls, _acl(plane, acl_id))))
         sync(plane)
     return answer(call, {"return": True})
 
@@ -141,13 +152,22 @@ def _acl(plane: Plane, acl_id: str) -> Element:
     for item in _acls(plane):
         if item.findtext("networkAclId") == acl_id:
             return item
-    raise AwsError("InvalidNetworkAclID.NotFound", f"The network acl ID '{acl_id}' does not exist")
+    raise _unknown(acl_id)
 
 
-def _entries(plane: Plane, item: Element) -> tuple[Entry, ...]:
+def _unknown(acl_id: str) -> AwsError:
+    return AwsError("InvalidNetworkAclID.NotFound", f"The network acl ID '{acl_id}' does not exist")
+
+
+def _is_young(item: Element, young: Collection[str]) -> bool:
+    """Whether an ACL is too new to be seen; a VPC's default one is not among ours before its entries are changed."""
+    return item.findtext("default") != "true" and item.findtext("networkAclId") in young
+
+
+def _entries(acls: Mapping[str, tuple[Entry, ...]], item: Element) -> tuple[Entry, ...]:
     """The entries of an ACL; one that nobody has changed is a VPC's default one."""
     untouched = semantics.DEFAULT_ENTRIES if item.findtext("default") == "true" else ()
-    return plane.state.acls.get(item.findtext("networkAclId") or "", untouched)
+    return acls.get(item.findtext("networkAclId") or "", untouched)
 
 
 ACTIONS: Mapping[str, Action] = {

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address
 from xml.etree.ElementTree import Element
 
+from harness.region import pages
 from harness.region.calls import AwsError, Call, put
 from harness.region.ec2_addresses import interface_owner
 from harness.region.plane import Action, Plane, refuse_dry_run
@@ -26,6 +27,7 @@ def create_route(plane: Plane, call: Call) -> bytes:
         if "DestinationCidrBlock" in params:
             existing = [item.findtext("destinationCidrBlock") or "" for item in table]
             semantics.decide_create(params["DestinationCidrBlock"], existing, vpc=str(plane.topology.vpc_subnet))
+        plane.past_routes.keep(plane.books)
         document = plane.books.call("CreateRoute", params)
         put(document.root, "return", True)
         _follow(plane)
@@ -38,7 +40,7 @@ def replace_route(plane: Plane, call: Call) -> bytes:
 
 
 def change_routes(plane: Plane, call: Call) -> bytes:
-    """DeleteRoute, DeleteRouteTable, and which subnet uses which table: as the books say, then in the data plane."""
+    """DeleteRoute, tables made and deleted, and which subnet uses which: as the books say, then in the data plane."""
     return _pass_on(plane, call, dict(call.params))
 
 
@@ -46,15 +48,23 @@ def describe_route_tables(plane: Plane, call: Call) -> bytes:
     """DescribeRouteTables of the books; a route to an interface names its instance, and is a blackhole while that does
     not run."""
     with plane.state.lock:
-        document = plane.books.call("DescribeRouteTables", call.params)
-        tables = plane.seen()
+        document = plane.books.call("DescribeRouteTables", pages.unpaged(call.params))
+        age_s = plane.age_s()
+        asked = {i: no_such_table(i) for i in call.numbered("RouteTableId")}
+        plane.past_routes.show(document, age_s=age_s, asked=asked)
+        tables = plane.state.as_of(age_s)
     owners = {record.interface_id: record for record in tables.instances.values()}
     for item in document.items("routeTableSet", "routeSet"):
         owner = owners.get(item.findtext("networkInterfaceId") or "")
         if owner is not None:
             put(item, "instanceId", owner.instance_id)
             put(item, "state", "active" if plane.state_of(owner) == "running" else "blackhole")
+    pages.cut(document, "routeTableSet", call)
     return document.body(call)
+
+
+def no_such_table(table_id: str) -> AwsError:
+    return AwsError("InvalidRouteTableID.NotFound", f"The routeTable ID '{table_id}' does not exist")
 
 
 def sync_routes(plane: Plane) -> None:
@@ -79,6 +89,7 @@ def resume(plane: Plane) -> None:
 def _pass_on(plane: Plane, call: Call, params: Mapping[str, str]) -> bytes:
     refuse_dry_run(call)
     with plane.state.lock:
+        plane.past_routes.keep(plane.books)
         document = plane.books.call(call.action, params)
         if call.action in ("ReplaceRoute", "DeleteRoute", "DeleteRouteTable", "DisassociateRouteTable"):
             put(document.root, "return", True)
@@ -147,6 +158,7 @@ ACTIONS: Mapping[str, Action] = {
     "ReplaceRoute": replace_route,
     "DeleteRoute": change_routes,
     "DeleteRouteTable": change_routes,
+    "CreateRouteTable": change_routes,
     "AssociateRouteTable": change_routes,
     "DisassociateRouteTable": change_routes,
     "ReplaceRouteTableAssociation": change_routes,

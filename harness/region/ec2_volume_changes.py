@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from harness.errors import InfrastructureError
+from harness.region import pages
 from harness.region.calls import AwsError, Call, answer, take_filters
 from harness.region.ec2_volumes import known_volume, now_text
 from harness.region.plane import Action, Plane, refuse_dry_run
+from harness.region.semantics.matching import Filters, all_pass
 from harness.region.semantics.volume_changes import Modification, Shape, Wish, decide_modify, recent, volume_status
+from harness.region.semantics.volumes import check_volume_id
 from harness.region.state import Volume
 
 
@@ -44,7 +48,7 @@ def describe_volumes_modifications(plane: Plane, call: Call) -> bytes:
     """DescribeVolumesModifications: the latest one of each volume that was ever modified."""
     refuse_dry_run(call)
     ids = call.numbered("VolumeId")
-    _, wanted = take_filters(call.params, tuple(FILTERS))
+    wanted = _filters(call, FILTERS)
     with plane.state.lock:
         for volume_id in ids:
             known_volume(plane, volume_id)
@@ -56,25 +60,22 @@ def describe_volumes_modifications(plane: Plane, call: Call) -> bytes:
     ]
     if ids and not rows:
         raise AwsError("InvalidVolumeModification.NotFound", f"Modification for volume '{ids[0]}' does not exist.")
-    kept = [row for row in rows if all(str(row[FILTERS[name]]) in values for name, values in wanted.items())]
-    return answer(call, {"volumeModificationSet": kept})
+    kept = [row for row in rows if all_pass(wanted, {name: [_text(row[of])] for name, of in FILTERS.items()})]
+    return pages.answered(call, "volumeModificationSet", kept)
 
 
 def describe_volume_status(plane: Plane, call: Call) -> bytes:
     """DescribeVolumeStatus: what the volume's own server says of requests that wait."""
     refuse_dry_run(call)
     ids = call.numbered("VolumeId")
-    _, wanted = take_filters(call.params, ("volume-status.status", "availability-zone"))
+    wanted = _filters(call, STATUS_FILTERS)
     with plane.state.lock:
-        volumes = [known_volume(plane, volume_id) for volume_id in ids] or list(plane.state.volumes.values())
-    rows = [_status(plane, volume) for volume in volumes]
-    kept = [
-        row
-        for row in rows
-        if row["volumeStatus"]["status"] in wanted.get("volume-status.status", {row["volumeStatus"]["status"]})
-        and row["availabilityZone"] in wanted.get("availability-zone", {row["availabilityZone"]})
-    ]
-    return answer(call, {"volumeStatusSet": kept})
+        seen = plane.seen().volumes  # which there are; how they are is looked at now
+    for volume_id in ids:
+        check_volume_id(volume_id, seen)
+    volumes = [seen[volume_id] for volume_id in ids] or list(seen.values())
+    kept = [row for row in (_status(plane, volume) for volume in volumes) if all_pass(wanted, _told(row))]
+    return pages.answered(call, "volumeStatusSet", kept)
 
 
 def enable_volume_io(plane: Plane, call: Call) -> bytes:
@@ -181,6 +182,38 @@ def _status(plane: Plane, volume: Volume) -> dict[str, Any]:
         "actionsSet": [],
     }
 
+
+def _filters(call: Call, known: Collection[str]) -> Filters:
+    """The filters of a call that the books are not asked for; all of them have to be known."""
+    rest, wanted = take_filters(call.params, known)
+    unknown = [value for key, value in rest.items() if re.fullmatch(r"Filter\.[0-9]+\.Name", key)]
+    if unknown:
+        raise AwsError("InvalidParameterValue", f"The filter '{unknown[0][:64]}' is invalid")
+    return wanted
+
+
+def _told(row: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What STATUS_FILTERS are about, of one volume."""
+    status = row["volumeStatus"]
+    return {
+        "availability-zone": [row["availabilityZone"]],
+        "volume-status.status": [status["status"]],
+        "volume-status.details-name": [each["name"] for each in status["details"]],
+        "volume-status.details-status": [each["status"] for each in status["details"]],
+    }
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+STATUS_FILTERS = (
+    "availability-zone",
+    "volume-status.status",
+    "volume-status.details-name",
+    "volume-status.details-status",
+)
+"""DescribeVolumeStatus' filters. (Those on events and actions, of which there are none, are refused.)"""
 
 FILTERS: Mapping[str, str] = {
     "volume-id": "volumeId",

@@ -1,7 +1,8 @@
 """The EC2 actions on volumes: one place at a time, `detaching` until the guest lets go, and states that are true.
 
-What is changed or asked of volumes in use is in ec2_volume_changes.py; how books, state and data plane come to agree
-again after the death of a gateway, in volume_agreement.py.
+How a volume comes to be is in ec2_volume_create.py, what is changed or asked of volumes in use in
+ec2_volume_changes.py; how books, state and data plane come to agree again after the death of a gateway, in
+volume_agreement.py.
 """
 
 from __future__ import annotations
@@ -11,61 +12,33 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from typing import Literal
 
 from harness.region import pages, volume_agreement
 from harness.region.calls import AwsError, Call, answer, put, take_filters
 from harness.region.plane import RETRY_S, Action, Plane, refuse_dry_run
 from harness.region.semantics import volumes as semantics
-from harness.region.semantics.volume_changes import check_size
+from harness.region.semantics.matching import Places, item_passes
 from harness.region.semantics.volumes import Attachment
 from harness.region.state import Volume
 from harness.region.volumes import VolumeBusy
-from harness.topology import ZONE
 
-FILTERS = {
-    "status": "status",
-    "size": "size",
-    "volume-type": "volumeType",
-    "multi-attach-enabled": "multiAttachEnabled",
-    "attachment.status": "attachmentSet/item/status",
-    "attachment.instance-id": "attachmentSet/item/instanceId",
-    "attachment.device": "attachmentSet/item/device",
-    "attachment.delete-on-termination": "attachmentSet/item/deleteOnTermination",
+FILTERS: Places = {
+    "availability-zone": ("availabilityZone",),
+    "create-time": ("createTime",),
+    "encrypted": ("encrypted",),
+    "status": ("status",),
+    "size": ("size",),
+    "volume-id": ("volumeId",),
+    "volume-type": ("volumeType",),
+    "multi-attach-enabled": ("multiAttachEnabled",),
+    "attachment.attach-time": ("attachmentSet/item/attachTime",),
+    "attachment.status": ("attachmentSet/item/status",),
+    "attachment.instance-id": ("attachmentSet/item/instanceId",),
+    "attachment.device": ("attachmentSet/item/device",),
+    "attachment.delete-on-termination": ("attachmentSet/item/deleteOnTermination",),
 }
 """DescribeVolumes' filters on what the region knows better than the books, and where their values are in the answer."""
-
-
-def create_volume(plane: Plane, call: Call) -> bytes:
-    """CreateVolume: an entry in the books and a block device that keeps what is flushed to it; `creating` at first."""
-    refuse_dry_run(call)
-    volume_type, shared = call.get("VolumeType") or "gp2", call.flag("MultiAttachEnabled")
-    semantics.decide_create(volume_type=volume_type, multi_attach=shared, snapshot_id=call.get("SnapshotId"))
-    size_gib = check_size(call.require("Size"), volume_type)
-    zone = call.require("AvailabilityZone")
-    params = {name: value for name, value in call.params.items() if shared or name != "MultiAttachEnabled"}
-    with plane.state.lock:
-        document = plane.books.call("CreateVolume", params)
-        volume_id = document.root.findtext("volumeId") or ""
-        if volume_id in plane.state.volumes:  # the same ClientToken again
-            return document.body(call)
-        plane.volumes.create(volume_id, size_gib=size_gib, shared=shared)
-        iops, throughput = document.root.findtext("iops"), document.root.findtext("throughput")
-        volume = Volume(
-            volume_id=volume_id,
-            size_gib=size_gib,
-            zone=zone,
-            volume_type=volume_type,
-            iops=int(iops) if iops else None,
-            throughput=int(throughput) if throughput else None,
-            multi_attach=shared,
-            creating=True,
-        )
-        plane.state.put(volume)
-    plane.background(finish_create, plane, volume_id)
-    _show(document.root, volume)
-    return document.body(call)
 
 
 def delete_volume(plane: Plane, call: Call) -> bytes:
@@ -94,7 +67,7 @@ def attach_volume(plane: Plane, call: Call) -> bytes:
             instance_id=instance_id,
             instance=plane.state_of(instance),
             device=device,
-            same_zone=volume.zone == ZONE,
+            same_zone=volume.zone == instance.zone,
             devices_in_use=[place.device for place in there if place is not None],
             creating=volume.creating or volume.deleting,
             multi_attach=volume.multi_attach,
@@ -137,18 +110,20 @@ def describe_volumes(plane: Plane, call: Call) -> bytes:
     """DescribeVolumes of the books, with state, size and attachments as they are."""
     for volume_id in call.numbered("VolumeId"):
         semantics.check_volume_id(volume_id, [volume_id])  # whether there is one, the books know
-    params, wanted = take_filters(call.params, tuple(FILTERS))
+    params, wanted = take_filters(call.params, FILTERS)
     with plane.state.lock:
         document = plane.books.call("DescribeVolumes", pages.unpaged(params))
-        now, seen = plane.state.volumes, plane.seen().volumes
-        young = {volume_id: replace(volume, creating=True) for volume_id, volume in now.items()}
-        volumes = {**young, **seen}  # what is too new to be seen is still being created
+        volumes = plane.seen().volumes
+        young = plane.state.volumes.keys() - volumes.keys()  # what is too new to be seen is not there yet
+    for volume_id in call.numbered("VolumeId"):
+        if volume_id in young:
+            semantics.check_volume_id(volume_id, volumes)
     keep: dict[str, bool] = {}
     for item in document.items("volumeSet"):
         volume_id = item.findtext("volumeId") or ""
         if volume_id in volumes:
-            _show(item, volumes[volume_id])
-        keep[volume_id] = all(_matches(item, FILTERS[name], values) for name, values in wanted.items())
+            show_volume(item, volumes[volume_id])
+        keep[volume_id] = volume_id not in young and item_passes(item, wanted, FILTERS)
     document.keep("volumeSet", keep, "volumeId")
     pages.cut(document, "volumeSet", call)
     return document.body(call)
@@ -251,8 +226,10 @@ def connect_volumes(plane: Plane, instance_id: str) -> None:
 
 def part_with_volumes(plane: Plane, instance_id: str) -> None:
     """Worker, machine lock held: the instance is terminated, its volumes become `available`."""
+    made = plane.volumes.list()
     for volume in plane.state.volumes_of(instance_id):
-        if plane.volumes.attachment(volume.volume_id, instance_id=instance_id) is not None:
+        there = volume.volume_id in made
+        if there and plane.volumes.attachment(volume.volume_id, instance_id=instance_id) is not None:
             plane.volumes.detach(volume.volume_id, force=True, instance_id=instance_id)
         with suppress(AwsError):
             _tell_detached(plane, volume.volume_id, instance_id)
@@ -355,7 +332,7 @@ def _tell_detached(plane: Plane, volume_id: str, instance_id: str) -> None:
         plane.books.call("DetachVolume", {"VolumeId": volume_id, "InstanceId": instance_id})
 
 
-def _show(item: ET.Element, volume: Volume) -> None:
+def show_volume(item: ET.Element, volume: Volume) -> None:
     """A volume of the books as it is."""
     in_use = "in-use" if volume.attachments else "available"
     put(item, "status", "creating" if volume.creating else "deleting" if volume.deleting else in_use)
@@ -365,12 +342,6 @@ def _show(item: ET.Element, volume: Volume) -> None:
     put(item, "throughput", volume.throughput)
     put(item, "multiAttachEnabled", volume.multi_attach)
     put(item, "attachmentSet", [_row(volume.volume_id, place) for place in volume.attachments])
-
-
-def _matches(item: ET.Element, path: str, wanted: set[str]) -> bool:
-    """Whether one of the item's values at `path` is wanted; `*` and `?` as in EC2's filters."""
-    values = [element.text or "" for element in item.findall(path)]
-    return any(fnmatchcase(value, pattern.replace("[", "[[]")) for value in values for pattern in wanted)
 
 
 def _row(volume_id: str, place: Attachment) -> dict[str, str | bool]:
@@ -385,7 +356,6 @@ def _row(volume_id: str, place: Attachment) -> dict[str, str | bool]:
 
 
 ACTIONS: Mapping[str, Action] = {
-    "CreateVolume": create_volume,
     "DeleteVolume": delete_volume,
     "AttachVolume": attach_volume,
     "DetachVolume": detach_volume,

@@ -43,14 +43,16 @@ from harness.region import (
     ec2_routes,
     ec2_volume_changes,
     ec2_volumes,
+    instance_agreement,
     passed,
     recovery,
+    request_form,
 )
-from harness.region.actions import CONTROLS, SERVICES, SHOWN
+from harness.region.actions import CONTROLS, MADE, SERVICES, SHOWN
 from harness.region.addresses import TABLE_FILE, Addresses
 from harness.region.api_faults import Fault
 from harness.region.api_path import Api, hosts, read_api, serves
-from harness.region.books import Books
+from harness.region.books import Books, BooksFailed
 from harness.region.calls import AwsError, Call, CallLog, error_code, parse
 from harness.region.credentials import HarnessKey
 from harness.region.instances import Instances
@@ -63,6 +65,7 @@ from harness.region.protocols import (
     defect,
     failure,
     internal_error,
+    model,
     operations,
     refusal,
     stranger,
@@ -84,9 +87,6 @@ BOOKS_TIMEOUT_S = 60.0
 
 LOOK_S = 0.05
 """How often is looked whether a caller who gets no answer has given up."""
-
-BOOLEANS = ("DryRun", "Force", "SkipOsShutdown", "Hibernate", "AllowReassociation", "IncludeAllInstances")
-"""Parameters that are true or false in whatever action they stand."""
 
 
 class Gateway:
@@ -201,6 +201,9 @@ class Gateway:
         loop = asyncio.get_running_loop()
         try:
             body = await loop.run_in_executor(self._threads, carry_out, self._plane, call)
+        except BooksFailed as error:
+            LOG.warning("%s: %s", call.action, error)
+            return _failed(call, passed.broken(call))
         except AwsError as error:
             return _failed(call, error)
         except Exception as error:
@@ -268,15 +271,22 @@ def carry_out(plane: Plane, call: Call) -> bytes:
     if call.service != "ec2":
         if action is None:
             raise refusal(call)
+        if call.protocol == "json":
+            request_form.check_json(call)
         return action(plane, call)
     if action is None and not (passed.to_books(call.action) and call.action in operations(call.service)):
         raise refusal(call)
-    for name in BOOLEANS:
-        call.flag(name)
+    request_form.check(call)
     refuse_dry_run(call)
     if action is None:
         return plane.tokens.once(call, lambda: passed.ask_books(plane, call))
-    return plane.tokens.once(call, lambda: action(plane, call), gone=lambda body: _terminated(plane, body))
+    found = MADE.get(call.action)
+    return plane.tokens.once(
+        call,
+        lambda: action(plane, call),
+        gone=lambda body: _terminated(plane, body),
+        made=lambda token: found(plane, call, token) if found is not None else None,
+    )
 
 
 def _terminated(plane: Plane, body: bytes) -> bool:
@@ -338,15 +348,16 @@ def build(topology: Topology, *, books: Books, shut_down_timeout_s: float, delay
         delays=delays,
     )
     control.restore_delays(plane)
+    instance_agreement.restore(plane)
     ec2_addresses.resume(plane)
     ec2_interfaces.resume(plane)
     ec2_routes.resume(plane)
     ec2_filters.resume(plane)
     ec2_network_acls.resume(plane)
+    ec2_volumes.resume(plane)
     ec2_launch.resume(plane)
     ec2_instances.resume(plane)
     recovery.resume(plane)
-    ec2_volumes.resume(plane)
     ec2_volume_changes.resume(plane)
     return plane
 
@@ -363,6 +374,7 @@ def main() -> int:
     books = wait_for("the books", lambda: Books.read(options.books), timeout_s=BOOKS_TIMEOUT_S, every_s=0.02)
     table = topology.state_dir / TABLE_FILE
     wait_for("the router's rules", table.exists, timeout_s=START_TIMEOUT_S, every_s=0.02)
+    model("ec2")  # read once, now, and not while the first call waits for it
     delays = read_delays(timing_file(topology))
     plane = build(topology, books=books, shut_down_timeout_s=options.shut_down_timeout_s, delays=delays)
     api = read_api(topology)

@@ -4,6 +4,10 @@ AWS, "Ensuring idempotency in Amazon EC2 API requests": a repeated call with the
 first one's answer and does nothing, with other parameters IdempotentParameterMismatch. A token is remembered for a day,
 also by the next gateway; a call that failed does not use its token up. That a call waits for its twin which is still
 under way is ours.
+
+Answers are kept in a file of their own, written after the call was carried out. What makes machines and disks has its
+token in the record of what it made as well (`marks`), so that a gateway that is killed before its answer was kept, and
+the next one, make nothing twice.
 """
 
 from __future__ import annotations
@@ -39,6 +43,14 @@ class Answered:
     body: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What the records say of a token: a digest of what the call asked for, and an answer to it as things are now."""
+
+    digest: str
+    body: bytes
+
+
 @dataclass(kw_only=True)
 class Tokens:
     """What has been answered under which token; safe to use from several threads."""
@@ -58,10 +70,18 @@ class Tokens:
             tokens._answered = {key: Answered(**row) for key, row in rows.items()}
         return tokens
 
-    def once(self, call: Call, work: Callable[[], bytes], *, gone: Callable[[bytes], bool] = lambda _: False) -> bytes:
+    def once(
+        self,
+        call: Call,
+        work: Callable[[], bytes],
+        *,
+        gone: Callable[[bytes], bool] = lambda _: False,
+        made: Callable[[str], Made | None] = lambda _: None,
+    ) -> bytes:
         """The answer to `call`: that of `work`, or of the call before it with the same token.
 
-        `gone` says of an answer given before that what it made is no more (RunInstances: IdempotentInstanceTerminated).
+        `gone` says of an answer given before that what it made is no more (RunInstances: IdempotentInstanceTerminated);
+        `made` finds what the records hold of a token whose answer was never kept.
         """
         token = call.get("ClientToken")
         if token is None:
@@ -70,8 +90,12 @@ class Tokens:
             raise AwsError("InvalidParameterValue", f"ClientToken has at most {MAX_CHARACTERS} ASCII characters.")
         key, digest = f"{call.action}/{token}", digest_of(call.params)
         with self._turns[hash(key) % TURNS]:
-            known = self._answered.get(key)
-            if known is None or known.at_s < self.wall_s() - REMEMBERED_S:
+            answered = self._answered.get(key)
+            if answered is not None and answered.at_s >= self.wall_s() - REMEMBERED_S:
+                known = Made(digest=answered.digest, body=answered.body.encode())
+            elif (found := made(token)) is not None:
+                known = found
+            else:
                 body = work()
                 self._remember(key, Answered(at_s=self.wall_s(), digest=digest, body=body.decode()))
                 return body
@@ -81,9 +105,9 @@ class Tokens:
                 f"Arguments on this idempotent request are inconsistent with arguments used in previous request(s) "
                 f"with the client token {token}.",
             )
-        if gone(known.body.encode()):
+        if gone(known.body):
             raise AwsError("IdempotentInstanceTerminated", "The instance launched with this token is terminated.")
-        return re.sub("<requestId>[^<]*", f"<requestId>{call.request_id}", known.body, count=1).encode()
+        return re.sub(b"<requestId>[^<]*", f"<requestId>{call.request_id}".encode(), known.body, count=1)
 
     def _remember(self, key: str, answered: Answered) -> None:
         with self._lock:
@@ -91,6 +115,12 @@ class Tokens:
             self._answered = {k: a for k, a in self._answered.items() if a.at_s >= since_s} | {key: answered}
             if self.path is not None:
                 write_json(self.path, {k: asdict(a) for k, a in self._answered.items()})
+
+
+def marks(call: Call) -> tuple[str, str]:
+    """What a record keeps of the call that made it: `client_token` and `token_digest`, empty without a token."""
+    token = call.get("ClientToken")
+    return ("", "") if token is None else (token, digest_of(call.params))
 
 
 def digest_of(params: Mapping[str, str]) -> str:

@@ -57,6 +57,7 @@ class InstanceSpec:
     access_key_id: str
     secret_access_key: str = field(repr=False)
     user_data: str = ""
+    zone: str = ZONE
 
 
 class Instances:
@@ -338,7 +339,7 @@ def _facts(spec: InstanceSpec) -> dict[str, Any]:
         "public_ip": None,
         "mac": "",
         "interface_id": f"eni-{spec.instance_id.removeprefix('i-')}",
-        "zone": ZONE,
+        "zone": spec.zone,
         "region": REGION_NAME,
         "hostname": f"ip-{spec.private_ip.replace('.', '-')}.ec2.internal",
         "role": ROLE,

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from harness.region.calls import AwsError, Call, Document
-from harness.region.ec2_volumes import create_volume, finish_delete, now_text, part_with_volumes
+from harness.region.calls import AwsError, Call, is_index
+from harness.region.ec2_volume_create import enter_volume, make_volume
+from harness.region.ec2_volumes import finish_delete, now_text, part_with_volumes
 from harness.region.plane import Plane
 from harness.region.semantics.volumes import ROOT_DEVICES, Attachment, decide_attach
-from harness.topology import ZONE
+from harness.region.state import Instance, Volume
 
 OF_THE_VOLUME = {"VolumeSize": "Size", "VolumeType": "VolumeType", "Iops": "Iops", "Throughput": "Throughput"}
 """What BlockDeviceMapping.N.Ebs calls it: what CreateVolume calls it."""
@@ -36,7 +37,7 @@ def block_devices(params: Mapping[str, str]) -> list[BlockDevice]:
     for key, value in params.items():
         name, _, rest = key.partition(".")
         number, _, field = rest.partition(".")
-        if name == "BlockDeviceMapping" and number.isdigit():
+        if name == "BlockDeviceMapping" and is_index(number):
             rows[int(number)][field] = value
     found: list[BlockDevice] = []
     for _, row in sorted(rows.items()):
@@ -62,21 +63,31 @@ def block_devices(params: Mapping[str, str]) -> list[BlockDevice]:
     return found
 
 
-def create(plane: Plane, call: Call, instance_id: str, devices: Sequence[BlockDevice]) -> None:
-    """Under the lock: make the volumes and attach them; the guest has the devices when it boots."""
+def enter(plane: Plane, call: Call, record: Instance, devices: Sequence[BlockDevice]) -> list[Volume]:
+    """Under the lock: write the volumes down, attached; the guest has the devices when it boots."""
+    entered = []
     for each in devices:
-        asked = replace(call, action="CreateVolume", params={**each.volume, "AvailabilityZone": ZONE})
-        volume_id = Document(create_volume(plane, asked)).root.findtext("volumeId") or ""
-        where = {"VolumeId": volume_id, "InstanceId": instance_id, "Device": each.device}
+        asked = replace(call, action="CreateVolume", params={**each.volume, "AvailabilityZone": record.zone})
+        _, volume = enter_volume(plane, asked)
+        where = {"VolumeId": volume.volume_id, "InstanceId": record.instance_id, "Device": each.device}
         place = Attachment(
-            instance_id=instance_id,
+            instance_id=record.instance_id,
             device=each.device,
             state="attached",
             since=now_text(),
             delete_on_termination=each.delete_on_termination,
         )
-        plane.state.put(replace(plane.state.volumes[volume_id], creating=False).placed(place))
+        entered.append(volume.placed(place))
+        plane.state.put(entered[-1])
         plane.books.call("AttachVolume", where)
+    return entered
+
+
+def make(plane: Plane, entered: Sequence[Volume]) -> None:
+    """Under the lock: the disks of volumes that are written down."""
+    for volume in entered:
+        make_volume(plane, volume)
+        plane.state.put(replace(volume, creating=False))
 
 
 def part_and_delete(plane: Plane, instance_id: str, *, every: bool = False) -> None:

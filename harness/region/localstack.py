@@ -18,6 +18,7 @@ import os
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import docker
 from docker.errors import APIError, NotFound
@@ -130,12 +131,21 @@ def wait(topology: Topology, place: Path) -> Books:
     return books
 
 
+def version(books: Books) -> str:
+    """Which LocalStack answers there."""
+    return str(_told(books).get("version", "unknown"))
+
+
 def _health(books: Books) -> str:
     """What LocalStack says of its EC2: `running`, `available` (loaded at the first call), `starting` …"""
+    return str(_told(books)["services"].get("ec2"))
+
+
+def _told(books: Books) -> dict[str, Any]:
     connection = http.client.HTTPConnection(books.host, books.port, timeout=2)
     try:
         connection.request("GET", "/_localstack/health")
-        return str(json.load(connection.getresponse())["services"].get("ec2"))
+        return dict(json.load(connection.getresponse()))
     finally:
         connection.close()
 

@@ -29,7 +29,7 @@ from typing import Any, Literal, cast, get_args
 from harness.command import wait_for
 from harness.errors import InfrastructureError
 from harness.region import background
-from harness.region.calls import BOOKS_ACCOUNT
+from harness.region.calls import BOOKS_ACCOUNT, number
 from harness.region.files import write_json
 from harness.topology import Topology
 
@@ -167,12 +167,13 @@ class Tokens:
 
     def issue(self, ttl: str | None) -> str | None:
         """A new token, None when the time to live is not a number from 1 to 21600 seconds."""
-        if ttl is None or not ttl.isdigit() or not 1 <= int(ttl) <= MAX_TTL_S:
+        ttl_s = number(ttl or "")
+        if ttl_s is None or not 1 <= ttl_s <= MAX_TTL_S:
             return None
         token = secrets.token_urlsafe(32)
         now_s = self._clock()
         self._good_until_s = {t: until for t, until in self._good_until_s.items() if until > now_s}
-        self._good_until_s[token] = now_s + int(ttl)
+        self._good_until_s[token] = now_s + ttl_s
         return token
 
     def good(self, token: str | None) -> bool:

@@ -6,10 +6,9 @@ AWS ("Pagination", API reference of each action): a page has at most MaxResults 
 from __future__ import annotations
 
 import base64
-import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from harness.region.calls import AwsError, Call, Document, put
+from harness.region.calls import AwsError, Call, Document, Tree, answer, number, put
 
 LEAST, MOST = 5, 1000
 PAGING = ("MaxResults", "NextToken")
@@ -36,15 +35,23 @@ def cut(document: Document, items: str, call: Call) -> None:
     put(document.root, "nextToken", _token(begin + size, items) if more else None)
 
 
+def answered(call: Call, items: str, rows: Sequence[Tree]) -> bytes:
+    """The page that the call asks for of an answer that is the set `items` only."""
+    document = Document(answer(call, {items: rows}))
+    cut(document, items, call)
+    return document.body(call)
+
+
 def _size(wanted: str | None) -> int:
     if wanted is None:
         return MOST
-    if not wanted.isdigit() or not int(wanted) >= LEAST:
+    size = number(wanted)
+    if size is None or size < LEAST:
         raise AwsError(
             "InvalidParameterValue",
-            f"Value ( {wanted} ) for parameter maxResults is invalid. Expecting a value of at least {LEAST}.",
+            f"Value ( {wanted[:64]} ) for parameter maxResults is invalid. Expecting a value of at least {LEAST}.",
         )
-    return min(int(wanted), MOST)
+    return min(size, MOST)
 
 
 def _token(begin: int, items: str) -> str:
@@ -56,8 +63,9 @@ def _begin(token: str | None, items: str) -> int:
         return 0
     try:
         name, _, begin = base64.b64decode(token, altchars=b"-_", validate=True).decode().partition(":")
-        if name == items and begin.isdigit():
-            return int(begin)
-    except (binascii.Error, UnicodeDecodeError):
+        found = number(begin)
+        if name == items and found is not None and found >= 0:
+            return found
+    except ValueError:  # characters that base64 or UTF-8 has not
         pass
     raise AwsError("InvalidNextToken", "The specified token is not valid.")

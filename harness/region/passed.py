@@ -15,8 +15,7 @@ READING = ("Describe*", "Get*", "List*")
 RECORDS = frozenset(
     {
         "CreateTags", "DeleteTags",
-        "CreateVpc", "DeleteVpc", "ModifyVpcAttribute", "CreateSubnet", "DeleteSubnet", "ModifySubnetAttribute",
-        "CreateRouteTable",
+        "CreateVpc", "ModifyVpcAttribute", "CreateSubnet", "ModifySubnetAttribute",
         "RegisterImage", "DeregisterImage", "CreateKeyPair", "ImportKeyPair", "DeleteKeyPair",
     }
 )  # fmt: skip
@@ -29,11 +28,9 @@ def to_books(action: str) -> bool:
 
 def ask_books(plane: Plane, call: Call) -> bytes:
     """The books' answer, under the request id of this call."""
-    try:
-        return plane.books.call(call.action, call.params).body(call)
-    except AwsError as error:
-        if error.status < 500 or error.code == "Unavailable":
-            raise
-        raise AwsError(
-            "UnsupportedOperation", f"The books of this region can't answer {call.action} as it was put.", 400
-        ) from error
+    return plane.books.call(call.action, call.params).body(call)
+
+
+def broken(call: Call) -> AwsError:
+    """The error for a call on which the books broke, passed to them or carried out here."""
+    return AwsError("UnsupportedOperation", f"The books of this region can't answer {call.action} as it was put.", 400)

@@ -24,10 +24,11 @@ from harness.region.calls import AwsError, Call
 from harness.region.commands import Commands
 from harness.region.files import write_json
 from harness.region.guest import ContainerGuests, Guests
-from harness.region.idempotency import Tokens
+from harness.region.idempotency import Made, Tokens
 from harness.region.instances import Instances
 from harness.region.journal import Journal
 from harness.region.packet_filter import PacketFilter
+from harness.region.past import Past
 from harness.region.semantics.addresses import Moves
 from harness.region.semantics.instances import (
     TERMINATED_VISIBLE_S,
@@ -56,6 +57,9 @@ ValueError, in words, for one that it can't. Modules list theirs in CONTROLS; wh
 
 Shown = Callable[["Plane"], Any]
 
+Found = Callable[["Plane", Call, str], Made | None]
+"""What the records hold of the client token of a call. Modules list theirs in MADE, by the action's name."""
+
 
 @dataclass(kw_only=True)
 class Plane:
@@ -82,6 +86,8 @@ class Plane:
     api_faults: ApiFaults = field(init=False)
     tokens: Tokens = field(init=False)
     commands: Commands = field(init=False)
+    past_routes: Past = field(init=False)
+    past_groups: Past = field(init=False)
     _workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "plane"))
     _machine_locks: defaultdict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
     _locks_lock: Lock = field(default_factory=Lock)
@@ -92,6 +98,9 @@ class Plane:
         guests = self.guests or ContainerGuests(topology=self.topology, machines=self.instances)
         self.api_faults = ApiFaults.read(folder / api_faults.FILE)
         self.tokens = Tokens.read(folder / idempotency.FILE)
+        clock = self.state.clock
+        self.past_routes = Past("DescribeRouteTables", "routeTableSet", "routeTableId", clock=clock)
+        self.past_groups = Past("DescribeSecurityGroups", "securityGroupInfo", "groupId", clock=clock)
         self.commands = Commands(path=folder / commands.FILE, journal=self.journal, guests=guests)
 
     def background(self, work: Callable[..., None], *arguments: Any) -> None:
@@ -120,7 +129,11 @@ class Plane:
 
         AWS: "Amazon EC2 eventual consistency".
         """
-        return self.state.as_of(self.delays.draw("consistency"))
+        return self.state.as_of(self.age_s())
+
+    def age_s(self) -> float:
+        """How old what the next Describe call says may be; drawn once for each."""
+        return self.delays.draw("consistency")
 
     def machine_lock(self, instance_id: str) -> Lock:
         """Held by whoever switches, attaches to or detaches from this instance."""
@@ -152,9 +165,9 @@ class Plane:
         since_s = self.wall_s() - TERMINATED_VISIBLE_S
         return {i: record for i, record in instances.items() if not record.terminated or record.terminated_s > since_s}
 
-    def frozen_for_long(self, instance_id: str, now_s: float) -> bool:
-        """Whether a status check notices that the machine is frozen: it is asked when somebody asks, and takes time."""
-        if not self.instances.frozen(instance_id):
+    def noticed(self, instance_id: str, now_s: float, *, failing: bool) -> bool:
+        """Whether a status check notices that the machine fails: it is asked when somebody asks, and takes time."""
+        if not failing:
             self._checked_s.pop(instance_id, None)
             return False
         noticed_s = self._checked_s.setdefault(instance_id, now_s + self.delays.draw("status_checks"))

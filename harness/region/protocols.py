@@ -10,6 +10,7 @@ import json
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import botocore.exceptions
 import botocore.loaders
@@ -43,7 +44,18 @@ def defect(call: Call, *, method: str, headers: Mapping[str, str]) -> AwsError |
         return AwsError("MalformedQueryString", f"The query string contains a syntax error: {call.defect}", 404)
     if not call.action:
         return AwsError("MissingAction", "The request is missing an action or a required parameter.", 400)
+    if call.version and operations(call.service) and call.version not in editions(call.service):
+        return _no_such_edition(call)
     return None
+
+
+def _no_such_edition(call: Call) -> AwsError:
+    """The error for an edition of the API that there is not (seen in clients' reports; AWS's lists have no code)."""
+    if call.protocol == "ec2":
+        message = f"The requested version ({call.version[:64]}) of service AmazonEC2 does not exist"
+        return AwsError("NoSuchVersion", message, 400)
+    message = f"Could not find operation {call.action[:64]} for version {call.version[:64]}"
+    return AwsError("InvalidAction", message, 400)
 
 
 def stranger(protocol: Protocol) -> AwsError:
@@ -79,11 +91,24 @@ def refusal(call: Call) -> AwsError:
 @cache
 def operations(service: str) -> frozenset[str]:
     """The actions that AWS has in a service, by the signing names of botocore's models; none of an unknown service."""
+    return frozenset(model(service).get("operations", ()))
+
+
+@cache
+def model(service: str) -> Mapping[str, Any]:
+    """AWS's own model of a service, as botocore carries it; empty for an unknown service. (Kept: EC2's has 14 MB.)"""
     try:
-        model = botocore.loaders.Loader().load_service_model(service, "service-2")
+        found: Mapping[str, Any] = botocore.loaders.Loader().load_service_model(service, "service-2")
     except (botocore.exceptions.UnknownServiceError, botocore.exceptions.DataNotFoundError):
-        return frozenset()
-    return frozenset(model["operations"])
+        return {}
+    return found
+
+
+@cache
+def editions(service: str) -> frozenset[str]:
+    """The editions of a service's API, by the dates that are their names."""
+    found: list[str] = botocore.loaders.Loader().list_api_versions(service, "service-2")
+    return frozenset(found)
 
 
 def failure(call: Call, error: AwsError) -> bytes:

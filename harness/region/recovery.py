@@ -18,7 +18,8 @@ MAX_IMPAIRED_S = 3600.0
 
 
 def begin_recovery(plane: Plane, instance_id: str, impaired_s: float) -> None:
-    """The host of a running instance dies now; the instance is back after `impaired_s`, plus the time of a boot.
+    """The host of a running instance dies now; the instance is back after `impaired_s`, plus the time of a boot (and
+    of what the region's timing says of `recover`).
 
     Whoever stops or terminates it meanwhile has the last word. `AwsError` for an instance that is not there,
     `ValueError` for one that does not run or has something else under way.
@@ -30,7 +31,8 @@ def begin_recovery(plane: Plane, instance_id: str, impaired_s: float) -> None:
         if plane.state_of(record) != "running" or record.transition is not None:
             doing = record.transition or plane.state_of(record)
             raise ValueError(f"recover: instance {instance_id} is {doing}, not running")
-        plane.state.put(replace(record, transition="recovering", host_back_s=plane.wall_s() + impaired_s))
+        back_s = plane.wall_s() + impaired_s + plane.delays.draw("recover")
+        plane.state.put(replace(record, transition="recovering", host_back_s=back_s))
     plane.journal.record("host_failed", instance_id=instance_id, impaired_s=impaired_s)
     plane.background(finish_recovery, plane, instance_id)
 

@@ -17,10 +17,11 @@ from harness.region.commands import Command, Invocation
 from harness.region.plane import Action, Plane
 from harness.region.semantics import commands as semantics
 from harness.region.semantics.commands import DOCUMENT, PLUGIN, status_of
-from harness.region.state import Instance
+from harness.region.state import LAUNCH_TIME, Instance
 
 AGENT_VERSION = "3.3.0.0"
 UNSUPPORTED = (
+    "DocumentHash",
     "OutputS3BucketName",
     "NotificationConfig",
     "CloudWatchOutputConfig",
@@ -38,12 +39,11 @@ def send_command(plane: Plane, call: Call) -> bytes:
             raise AwsError("UnsupportedOperation", f"This region does not carry out {name}.")
     order = semantics.read_order(call.data)
     with plane.state.lock:
-        records = dict(plane.state.instances)
+        takers = [i for i, record in plane.state.instances.items() if _takes(record)]
     if order.targets:
-        living = {i: record for i, record in records.items() if not record.terminated}
-        instance_ids = semantics.matching(order.targets, _tags(plane, living))
+        instance_ids = semantics.matching(order.targets, _tags(plane, takers))
     else:
-        semantics.check_instances(order.instance_ids, {i: record.terminated for i, record in records.items()})
+        semantics.check_instances(order.instance_ids, takers)
         instance_ids = order.instance_ids
     command = plane.commands.send(str(uuid.uuid4()), order, instance_ids)
     return _body({"Command": _command(command)})
@@ -111,25 +111,40 @@ def cancel_command(plane: Plane, call: Call) -> bytes:
 
 
 def describe_instance_information(plane: Plane, call: Call) -> bytes:
-    """DescribeInstanceInformation: every instance whose agent has ever reported, Online when it can be reached now."""
+    """DescribeInstanceInformation: every instance whose agent has ever reported, Online when it can be reached now.
+
+    The agent reports when somebody looks (on AWS: every five minutes), and first of all when it is launched (ours).
+    """
     with plane.state.lock:
         records = [r for r in plane.state.instances.values() if not r.terminated]
-    rows = [_information(plane, record) for record in records]
+    online = plane.commands.hear(r.instance_id for r in records)
+    told = [r for r in records if online[r.instance_id] or not _launching(r)]
+    rows = [_information(plane, record, online=online[record.instance_id]) for record in told]
     for key, values in _filters(call):
         field = {"InstanceIds": "InstanceId", "PlatformTypes": "PlatformType"}.get(key, key)
         if field not in ("InstanceId", "PlatformType", "PingStatus", "ResourceType", "AgentVersion"):
             raise AwsError("InvalidFilterKey", "The specified key isn't valid.")
-        rows = [row for row in rows if row[field] in values]
+        rows = [row for row in rows if row.get(field) in values]
     page, token = _page(call, rows)
     return _body({"InstanceInformationList": page, **token})
 
 
-def _information(plane: Plane, record: Instance) -> dict[str, Any]:
-    online = plane.commands.guests.hears(record.instance_id)
+def _takes(record: Instance) -> bool:
+    """Whether commands can be sent to it. SendCommand, InvalidInstanceId: not when shutting-down or terminated."""
+    return not record.terminated and record.transition != "shutting-down"
+
+
+def _launching(record: Instance) -> bool:
+    """Whether its agent has never run yet."""
+    return record.transition == "pending" and record.how != "start"
+
+
+def _information(plane: Plane, record: Instance, *, online: bool) -> dict[str, Any]:
+    heard_s = plane.commands.heard_s(record.instance_id)
     return {
         "InstanceId": record.instance_id,
         "PingStatus": "Online" if online else "ConnectionLost",
-        "LastPingDateTime": plane.commands.wall_s(),
+        "LastPingDateTime": _launched_s(record) if heard_s is None else heard_s,
         "AgentVersion": AGENT_VERSION,
         "IsLatestVersion": True,
         "PlatformType": "Linux",
@@ -139,6 +154,13 @@ def _information(plane: Plane, record: Instance) -> dict[str, Any]:
         "IPAddress": record.private_ip,
         "ComputerName": record.name,
     }
+
+
+def _launched_s(record: Instance) -> float | None:
+    """Seconds since the epoch; None for a record that does not say."""
+    if not record.launched:
+        return None
+    return datetime.strptime(record.launched, LAUNCH_TIME).replace(tzinfo=UTC).timestamp()
 
 
 def _command(command: Command) -> dict[str, Any]:
@@ -215,8 +237,6 @@ def _filters(call: Call) -> list[tuple[str, list[str]]]:
     found = []
     for name in ("Filters", "InstanceInformationFilterList"):
         for row in call.data.get(name) or []:
-            if not isinstance(row, Mapping):
-                raise AwsError("SerializationException", f"{name} is a list of mappings.")
             lower = {str(k).lower(): v for k, v in row.items()}
             values = lower.get("values") or lower.get("valueset") or [lower.get("value")]
             found.append((str(lower.get("key")), list(map(str, values))))
@@ -228,7 +248,7 @@ def _page(call: Call, rows: Sequence[T]) -> tuple[list[T], dict[str, str]]:
     token, size = call.data.get("NextToken"), call.data.get("MaxResults") or 50
     if token is not None and not (str(token).isascii() and str(token).isdigit() and len(str(token)) < 10):
         raise AwsError("InvalidNextToken", "The specified token isn't valid.")
-    if not isinstance(size, int) or not 1 <= size <= 50:
+    if not 1 <= size <= 50:
         raise AwsError("ValidationException", "MaxResults is 1 to 50.")
     begin = int(token or 0)
     more = begin + size < len(rows)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import RLock
@@ -19,8 +20,12 @@ from harness.region.semantics.instances import StateReason, Transition
 from harness.region.semantics.network_acls import Entry
 from harness.region.semantics.volume_changes import Modification, Shape
 from harness.region.semantics.volumes import Attachment
+from harness.topology import ZONE
 
 STATE_FILE = "region.json"
+LAUNCH_TIME = "%Y-%m-%dT%H:%M:%S.000Z"
+"""How `Instance.launched` is written (strftime), UTC."""
+
 MEMORY_S = 60.0
 """How long past tables are kept for Describe calls that lag; longer than any timing profile's bound."""
 
@@ -35,6 +40,9 @@ class Instance:
 
     `wants_public` is AssociatePublicIpAddress: it gets a public address of its own, `own_public`, while it runs and no
     Elastic IP leads to its primary private address.
+
+    `client_token` and `token_digest` are of the call that made it (idempotency.py), here and of a volume: they are
+    written down together with what they made.
     """
 
     instance_id: str
@@ -59,6 +67,9 @@ class Instance:
     checks_ok_s: float = 0.0
     host_back_s: float = 0.0
     terminated_s: float = 0.0
+    zone: str = ZONE
+    client_token: str = ""
+    token_digest: str = ""
 
     @property
     def state_reason(self) -> StateReason | None:
@@ -104,6 +115,8 @@ class Volume:
     attachments: tuple[Attachment, ...] = ()
     modification: Modification | None = None
     modified_s: tuple[float, ...] = ()
+    client_token: str = ""
+    token_digest: str = ""
 
     @property
     def attachment(self) -> Attachment | None:
@@ -141,11 +154,13 @@ class Address:
 
 @dataclass(frozen=True, kw_only=True)
 class Tables:
-    """The three tables at one moment; whoever holds them can read them without a lock."""
+    """The three tables, and the entries of network ACLs, at one moment; whoever holds them can read them without a
+    lock."""
 
     instances: Mapping[str, Instance]
     volumes: Mapping[str, Volume]
     addresses: Mapping[str, Address]
+    acls: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
 
     def elastic_at(self, private_ip: str) -> Address | None:
         """The Elastic IP that leads to this private address."""
@@ -161,13 +176,14 @@ class Tables:
 
 class State:
     """The three tables, and the entries of network ACLs. Hold `lock` over every read that leads to a change; each
-    change is on disk when it returns."""
+    change is on disk when it returns, those made `together` when they are done."""
 
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.lock = RLock()
         self._path = folder / STATE_FILE
-        self._clock = clock
+        self.clock = clock
         self._past: deque[tuple[float, Tables]] = deque()
+        self._together = 0
         self.instances: dict[str, Instance] = {}
         self.volumes: dict[str, Volume] = {}
         self.addresses: dict[str, Address] = {}
@@ -178,9 +194,21 @@ class State:
     def as_of(self, age_s: float) -> Tables:
         """The tables as they were `age_s` (up to MEMORY_S) seconds ago."""
         with self.lock:
-            wanted = self._clock() - age_s
+            wanted = self.clock() - age_s
             past = (tables for until, tables in self._past if until > wanted)
             return next(past, None) or self._now() if age_s > 0 else self._now()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Changes that are on disk all or none of them, whenever the gateway is killed. Nobody sees what is between."""
+        with self.lock:
+            self._remember()
+            self._together += 1
+            try:
+                yield
+            finally:
+                self._together -= 1
+                self._save()
 
     def put(self, record: Instance | Volume | Address) -> None:
         """Add or replace a record."""
@@ -207,6 +235,7 @@ class State:
     def put_acl(self, acl_id: str, entries: tuple[Entry, ...] | None) -> None:
         """The entries of a network ACL; None forgets a deleted one."""
         with self.lock:
+            self._remember()
             if entries is None:
                 self.acls.pop(acl_id, None)
             else:
@@ -232,16 +261,25 @@ class State:
             return self._now()
 
     def _now(self) -> Tables:
-        return Tables(instances=dict(self.instances), volumes=dict(self.volumes), addresses=dict(self.addresses))
+        return Tables(
+            instances=dict(self.instances),
+            volumes=dict(self.volumes),
+            addresses=dict(self.addresses),
+            acls=dict(self.acls),
+        )
 
     def _remember(self) -> None:
         """Keep the tables as they are until now, before a change."""
-        now = self._clock()
+        if self._together:
+            return
+        now = self.clock()
         self._past.append((now, self._now()))
         while self._past[0][0] < now - MEMORY_S:
             self._past.popleft()
 
     def _save(self) -> None:
+        if self._together:
+            return
         data = {
             "instances": [asdict(record) for record in self.instances.values()],
             "volumes": [asdict(record) for record in self.volumes.values()],

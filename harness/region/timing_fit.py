@@ -1,4 +1,4 @@
-"""A timing profile from the samples of a real account: CSV in, TOML out.
+"""A timing profile from the samples of a real account: CSV in, TOML out. What was not sampled stays as `aws` has it.
 
 The CSV has a header `operation,seconds` and a row per sample, with the operations of `timing.OPERATIONS`. How to take
 samples from an account, and what counts as the end of each operation, is in docs/timing.md.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness import catalogue
 from harness.errors import UsageError
-from harness.region.timing import ASSUMED, MIN_SAMPLES, NAME, OPERATIONS, Delay, Timing, read_timing
+from harness.region.timing import ASSUMED, NAME, OPERATIONS, Delay, Timing, read_timing
 
 HEADER = ["operation", "seconds"]
 LONGEST_S = 600.0
@@ -27,7 +27,8 @@ def show_or_fit(file: str, *, name: str, source: str, out: Path | None) -> list[
         return table(read_timing(catalogue.timing_path(file)))
     if not source:
         raise UsageError("--source: say where and when the samples were taken: it is printed beside every figure")
-    fitted = fit(read_samples(Path(file)), name=name, source=source)
+    assumed = read_timing(catalogue.timing_path("aws"))
+    fitted = fit(read_samples(Path(file)), name=name, source=source, base=assumed)
     if out is None:
         return table(fitted)
     try:
@@ -57,30 +58,30 @@ def read_samples(path: Path) -> dict[str, list[float]]:
     return dict(found)
 
 
-def fit(samples_s: Mapping[str, Sequence[float]], *, name: str, source: str) -> Timing:
-    """A profile that draws from the samples themselves; what has fewer than 30 stays assumed."""
+def fit(samples_s: Mapping[str, Sequence[float]], *, name: str, source: str, base: Timing) -> Timing:
+    """`base` with what was sampled in place of its own: drawn from the samples themselves, assumed with fewer than 30.
+
+    Operations without samples keep the delay of `base`: none of them would be kinder than AWS.
+    """
     if not re.fullmatch(NAME, name):
         raise UsageError(f"--name {name}: a profile's name is at most 32 of a-z, 0-9, '.' and '-'")
-    delays = {}
+    delays = dict(base.delay)
     for operation, samples in samples_s.items():
         ordered = tuple(sorted(round(sample, 4) for sample in samples))
-        measured = len(ordered) >= MIN_SAMPLES
-        told = f"{source}, n={len(ordered)}" if measured else ASSUMED
-        delays[operation] = Delay(source=told, max_s=ordered[-1], samples_s=ordered)
-    return Timing(name=name, delay=delays)
+        delays[operation] = Delay(source=f"{source}, n={len(ordered)}", max_s=ordered[-1], samples_s=ordered)
+    return Timing(name=name, summary=f"{source}; the rest as {base.name} has it", delay=delays)
 
 
 def as_toml(timing: Timing) -> str:
     """The profile as the file that `--timing` takes."""
-    parts = [f'name = "{timing.name}"\n']
+    parts = [f'name = "{timing.name}"\nsummary = {_quoted(timing.summary)}\n']
     for operation in OPERATIONS:
         delay = timing.delay.get(operation)
         if delay is None:
             continue
-        samples = ", ".join(f"{sample:g}" for sample in delay.samples_s)
         parts.append(
             f"[delay.{operation}]  # {OPERATIONS[operation]}\n"
-            f"source = {_quoted(delay.source)}\nmax_s = {delay.max_s:g}\nsamples_s = [{samples}]\n"
+            f"source = {_quoted(delay.source)}\nmax_s = {delay.max_s:g}\n{_figures(delay)}\n"
         )
     return "\n".join(parts)
 
@@ -91,8 +92,16 @@ def table(timing: Timing) -> list[str]:
     for operation, meaning in OPERATIONS.items():
         delay = timing.delay.get(operation)
         figures = "as long as it takes here" if delay is None else f"{delay.median:7.2f} {delay.p95:7.2f}"
-        lines.append(f"{operation:<14} {figures:<25} {'' if delay is None else delay.source:<12} {meaning}".rstrip())
+        told = ASSUMED if delay is None and timing.delay else "" if delay is None else delay.told
+        lines.append(f"{operation:<14} {figures:<25} {told:<12} {meaning}".rstrip())
     return lines
+
+
+def _figures(delay: Delay) -> str:
+    if delay.samples_s:
+        return f"samples_s = [{', '.join(f'{sample:g}' for sample in delay.samples_s)}]"
+    p95 = "" if delay.p95_s is None else f"\np95_s = {delay.p95_s:g}"
+    return f"median_s = {delay.median_s:g}{p95}"
 
 
 def _sample(row: list[str], *, where: str) -> tuple[str, float]:

@@ -1,10 +1,13 @@
 """Books, state and data plane of volumes agree again, whenever the gateway before this one was killed.
 
-A call changes them one after the other: the books give the id and may refuse, the data plane makes it true, the state
-remembers. Whoever died in between has never answered; on AWS, too, such a call may or may not have been carried out.
+A call changes them one after the other. A new volume: the books give the id and may refuse, the state remembers, the
+data plane makes it true; an attachment: the books, the state, and a worker. Whoever died in between has never answered;
+on AWS, too, such a call may or may not have been carried out.
 """
 
 from __future__ import annotations
+
+from contextlib import suppress
 
 from harness.region.calls import AwsError, Document
 from harness.region.plane import LOG, Plane
@@ -15,6 +18,7 @@ def restore(plane: Plane) -> None:
     """Called before anything is resumed. What books that are away would be told is left to the next start."""
     try:
         with plane.state.lock:
+            _make_entered(plane)
             books = _books(plane.books.call("DescribeVolumes", {}))
             _adopt(plane, books)
             _drop_unmade(plane, books)
@@ -42,8 +46,22 @@ def _books(document: Document) -> dict[str, tuple[Volume, list[str]]]:
     return found
 
 
+def _make_entered(plane: Plane) -> None:
+    """CreateVolume, or RunInstances, had written the volume down, and then nobody made it."""
+    there = plane.volumes.list()
+    for volume_id, volume in plane.state.volumes.items():
+        if volume.creating and volume_id not in there:
+            try:
+                plane.volumes.create(volume_id, size_gib=volume.size_gib, shared=volume.multi_attach)
+            except Exception as error:  # one disk that can't be made keeps no gateway from starting
+                LOG.exception("%s was not made", volume_id)
+                plane.journal.record("operation_failed", operation="make_volume", error=str(error))
+            else:
+                plane.journal.record("volume_made_late", volume_id=volume_id)
+
+
 def _adopt(plane: Plane, books: dict[str, tuple[Volume, list[str]]]) -> None:
-    """CreateVolume had made the volume, and then nobody remembered it. Data that nobody knows is left alone."""
+    """A volume was made, and nobody remembers it (an older version's order). Data that nobody knows is left alone."""
     for volume_id in plane.volumes.list():
         if volume_id not in plane.state.volumes:
             if volume_id in books:
@@ -52,10 +70,18 @@ def _adopt(plane: Plane, books: dict[str, tuple[Volume, list[str]]]) -> None:
 
 
 def _drop_unmade(plane: Plane, books: dict[str, tuple[Volume, list[str]]]) -> None:
-    """CreateVolume had got as far as the books. (Root volumes are in the books alone too, but attached.)"""
+    """CreateVolume had got as far as the books, or RunInstances with a data volume.
+
+    (Root volumes are in the books alone too, but attached to an instance that is known, and they don't let go of one.)
+    """
     there = plane.volumes.list()
     for volume_id, (_, instances) in books.items():
-        if volume_id not in there and volume_id not in plane.state.volumes and not instances:
+        known = any(instance_id in plane.state.instances for instance_id in instances)
+        if volume_id in there or volume_id in plane.state.volumes or known:
+            continue
+        with suppress(AwsError):
+            for instance_id in instances:
+                plane.books.call("DetachVolume", {"VolumeId": volume_id, "InstanceId": instance_id})
             plane.books.call("DeleteVolume", {"VolumeId": volume_id})
 
 

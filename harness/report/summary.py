@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.report.terminal import CLOCK_WORDS, headline
+from harness.report.terminal import CALL_COLUMNS, CLOCK_WORDS, call_row, clock_words, headline
 
 
 def markdown(results: Mapping[str, Any], *, run_dir: Path) -> str:
@@ -20,7 +20,7 @@ def markdown(results: Mapping[str, Any], *, run_dir: Path) -> str:
         parts.append(f"Stopped before its end: {results['error']}\n")
     if str(results["system"]).endswith("@local/instant"):
         parts.append("Emulated region with instant timing: these seconds are no evidence about AWS.\n")
-    parts += [_phases(results), _clocks(results), _checks(results), _faults(results)]
+    parts += [_phases(results), _clocks(results), _calls(results), _checks(results), _faults(results)]
     if results.get("not_run"):
         parts.append("Not run: " + ", ".join(results["not_run"]) + ".\n")
     if results.get("deviations"):
@@ -37,15 +37,23 @@ def _phases(results: Mapping[str, Any]) -> str:
 
 def _clocks(results: Mapping[str, Any]) -> str:
     rows = []
-    for name, row in (results.get("outages") or {}).items():
-        if row is None:
+    for name, family in (results.get("outages") or {}).items():
+        if family is None:
             rows.append([CLOCK_WORDS.get(name, name), "not run", ""])
-        elif not row["outages"]:
-            rows.append([CLOCK_WORDS.get(name, name), "no outage", ""])
-        else:
-            bounds = f"{row['lower_s']:.3f}–{row['upper_s']:.3f} s" + ("" if row["ended"] else ", never ended")
-            rows.append([CLOCK_WORDS.get(name, name), bounds, f"{row['outages']}, flapping {row['flapping']}"])
+            continue
+        for transport, row in (family.get("transports") or {None: family}).items():
+            words = clock_words(name, transport)
+            if not row["outages"]:
+                rows.append([words, "no outage", ""])
+            else:
+                bounds = f"{row['lower_s']:.3f}–{row['upper_s']:.3f} s" + ("" if row["ended"] else ", never ended")
+                rows.append([words, bounds, f"{row['outages']}, flapping {row['flapping']}"])
     return _table(["clock", "outage", "count"], rows) if rows else ""
+
+
+def _calls(results: Mapping[str, Any]) -> str:
+    calls = results.get("calls")
+    return _table(list(CALL_COLUMNS), [list(call_row(row)) for row in calls["by_kind"]]) if calls else ""
 
 
 def _checks(results: Mapping[str, Any]) -> str:

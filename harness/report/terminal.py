@@ -24,6 +24,9 @@ def ending(results: Mapping[str, Any], *, run_dir: Path, command: str) -> list[s
     if results.get("phases"):
         lines.append(line("phases", phases(results)))
     lines += [line("clock", text) for text in clock_lines(results)]
+    lines += [line("" if n else "calls", text) for n, text in enumerate(call_lines(results))]
+    lines += [line("" if n else "clients", text) for n, text in enumerate(registration_lines(results))]
+    lines += [line("noise", text) for text in noise_lines(results)]
     owner = _check(results, "single_owner")
     if owner:
         lines.append(line("owner", str(owner["why"])))
@@ -48,7 +51,7 @@ def headline(results: Mapping[str, Any]) -> str:
         measured = any(row is not None for row in (results.get("outages") or {}).values())
         return f"no outage seen; {worth}" if measured else f"nothing was measured; {worth}"
     limit = f"limit {outage['limit_s']:g}; " if outage["limit_s"] is not None else ""
-    clock = CLOCK_WORDS.get(outage["clock"], outage["clock"])
+    clock = clock_words(outage["clock"], outage.get("transport"))
     if not outage["ended"]:
         return f"outage never ended, watched for {outage['upper_s']:.1f} s ({limit}clock: {clock})   {worth}"
     return f"outage {outage['lower_s']:.2f}–{outage['upper_s']:.2f} s ({limit}clock: {clock})   {worth}"
@@ -62,19 +65,94 @@ def phases(results: Mapping[str, Any]) -> str:
 
 
 def clock_lines(results: Mapping[str, Any]) -> list[str]:
-    """Every clock that was measured, with both bounds."""
+    """Every clock that was measured, on each transport, with both bounds."""
     rows = []
     for name, row in (results.get("outages") or {}).items():
-        if row is None:
-            continue
-        text = f"{row['lower_s']:.2f}–{row['upper_s']:.2f} s" if row["outages"] else "no outage"
-        if not row["ended"]:
-            text = f"at least {row['lower_s']:.2f} s, watched for {row['upper_s']:.2f} s"
-        notes = [f"{row[key]} {key}" for key in ("flapping", "late") if row[key]]
-        if not row["ended"]:
-            notes.append("never came back")
-        rows.append(f"{CLOCK_WORDS.get(name, name)}: {text}" + (f" ({', '.join(notes)})" if notes else ""))
+        transports = (row or {}).get("transports") or {"udp": row}
+        rows += [f"{clock_words(name, t)}: {_clock_text(one)}" for t, one in transports.items() if one is not None]
     return rows
+
+
+def clock_words(clock: str, transport: str | None) -> str:
+    """`new_call` on TLS is "new call with audio (TLS)"; UDP is not said."""
+    words = CLOCK_WORDS.get(clock, clock)
+    return words if transport in (None, "udp") else f"{words} ({str(transport).upper()})"
+
+
+def _clock_text(row: Mapping[str, Any]) -> str:
+    text = f"{row['lower_s']:.2f}–{row['upper_s']:.2f} s" if row["outages"] else "no outage"
+    if not row["ended"]:
+        text = f"at least {row['lower_s']:.2f} s, watched for {row['upper_s']:.2f} s"
+    notes = [f"{row[key]} {key}" for key in ("flapping", "late") if row[key]]
+    if not row["ended"]:
+        notes.append("never came back")
+    return text + (f" ({', '.join(notes)})" if notes else "")
+
+
+def call_lines(results: Mapping[str, Any]) -> list[str]:
+    """`20: 17 recovered · 2 by client · 1 lost (webrtc)`, then a table: kind, transport, fates, gap."""
+    calls = results.get("calls")
+    if not calls:
+        return []
+    by_client = sum(row["by_client"] for row in calls["by_kind"])
+    lost = calls["by_fate"]["never"] - by_client
+    kinds = [f"{row['kind']} {n}" for row in calls["by_kind"] if (n := row["never"] - row["by_client"])]
+    parts = [f"{n} {band}" for band, n in calls["by_fate"].items() if n and band != "never"]
+    parts += [f"{by_client} by client"] if by_client else []
+    parts += [f"{lost} lost ({', '.join(kinds)})"] if lost else []
+    parts += [f"{calls['not_up']} not up before the fault"] if calls["not_up"] else []
+    rows = [CALL_COLUMNS, *(call_row(row) for row in calls["by_kind"])]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(CALL_COLUMNS))]
+    table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [f"{calls['total']}: {' · '.join(parts)}", *table]
+
+
+def registration_lines(results: Mapping[str, Any]) -> list[str]:
+    """`200: 60 lost their way, back 50% 8.1 s, 100% 12.4 s …`, then a line per kind."""
+    found = results.get("registrations")
+    if not found:
+        return []
+    storm = f"peak {found['peak_registers_per_s']} REGISTER/s, {found['peak_handshakes_per_s']} handshakes/s"
+    rows = [f"{row['kind']} ({row['transport']}) {_registration_text(row)}" for row in found["by_kind"]]
+    return [f"{_registration_text(found)}; {storm}", *(rows if len(rows) > 1 else [])]
+
+
+def _registration_text(row: Mapping[str, Any]) -> str:
+    if not row["lost"]:
+        return f"{row['total']}: none noticed anything"
+    back = ", ".join(f"{share} {'never' if s is None else f'{s:.1f} s'}" for share, s in row["back_s"].items())
+    refused = f", {row['refused']} refusals" if row["refused"] else ""
+    return f"{row['total']}: {row['lost']} lost their way, back after {back}{refused}"
+
+
+def noise_lines(results: Mapping[str, Any]) -> list[str]:
+    """`media gap p99.9 24 ms (n=100); sends late p99 0.2 ms`: what is not the system's doing."""
+    floor = results.get("noise") or {}
+    media, sends = floor.get("media_gap_ms"), [row for row in (floor.get("send_late_ms") or {}).values() if row]
+    parts = [f"media gap p99.9 {media['p99.9']:.0f} ms (n={media['n']})"] if media else []
+    parts += [f"sends late p99 {max(row['p99'] for row in sends):.1f} ms"] if sends else []
+    return [f"without a fault: {'; '.join(parts)}"] if parts else []
+
+
+CALL_COLUMNS = ("kind", "transport", "calls", "fate", "gap min/median/max", "dialog")
+
+
+def call_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """One kind of client on one transport, in the columns of `CALL_COLUMNS`."""
+    fate = ", ".join(
+        f"{row[band]} {band}" for band in ("seamless", "recovered", "degraded", "late", "never") if row[band]
+    )
+    extra = [("one_way", "one-way"), ("decayed", "decayed"), ("by_pbx", "by the PBX"), ("by_client", "by client")]
+    notes = ", ".join(f"{row[key]} {words}" for key, words in extra if row[key])
+    gap = row["gap_s"]
+    return (
+        row["kind"],
+        row["transport"],
+        str(row["total"]),
+        f"{fate} ({notes})" if notes else fate,
+        f"{gap['min']:.2f}/{gap['median']:.2f}/{gap['max']:.2f} s" if gap else "never back",
+        ", ".join(f"{n} {end}" for end, n in row["dialog"].items()),
+    )
 
 
 def broken(results: Mapping[str, Any], run_dir: Path) -> list[str]:

@@ -3,14 +3,14 @@
 import pytest
 
 from harness.checkers.outage import outage
-from harness.clients.probes import new_calls, sip_options
+from harness.clients.probes import new_calls, registrations, sip_options
 from harness.faults.node import power_off
 from harness.scenario import RunScenario, Scenario, at
 
 ACTIVE_NODE_CRASH = Scenario(
     name="active-node-crash",
     summary="the active node loses its power",
-    probes=[sip_options(period_s=0.05), new_calls(period_s=0.1)],
+    probes=[sip_options(period_s=0.05), registrations(period_s=0.2), new_calls(period_s=0.1)],
     timeline=[at(5, power_off("active"), hold_s=20)],
     checkers=[outage()],
 )

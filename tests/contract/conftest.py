@@ -13,7 +13,7 @@ from botocore.httpsession import URLLib3Session
 
 from harness import topology as topologies
 from harness.region.books import Books
-from tests.contract import guard
+from tests.contract import guard, plugin
 from tests.contract.aws import AwsAccount, aws_account
 from tests.contract.local import TOPOLOGY, local_site
 from tests.contract.promises import BACKENDS
@@ -59,11 +59,12 @@ def nobodys_session() -> boto3.session.Session:
 
 
 @pytest.fixture(scope="session")
-def books(backend: str) -> Iterator[Books | None]:
+def books(backend: str, pytestconfig: pytest.Config) -> Iterator[Books | None]:
     if backend == "aws":
         yield None
         return
     with books_of(backend, TOPOLOGY) as found:
+        plugin.note(pytestconfig, found)
         yield found
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import boto3
@@ -22,15 +21,11 @@ from harness.region.state import State
 from harness.topology import REGION_NAME, ZONE, Topology
 from tests.contract.site import Site
 from tests.fronts import FakeGuests
-from tests.in_process import KEY, serve
+from tests.in_process import KEY, fresh, serve
 from tests.planes import FakeAddresses, FakeFilters, FakeInstances, FakeJournal, FakeVolumes
 
 TOPOLOGY = Topology(cell="ctr-contract", slot=11)
 IMAGE = "node:test"
-ROWS_PER_BOOK = 10
-"""Empty books take a tenth of a second to make; books that are never emptied get slower."""
-
-_USES = {kind: itertools.count() for kind in ("moto", "localstack")}
 
 
 @dataclass
@@ -115,7 +110,7 @@ class LocalSite(Site):
 def local_site(books: Books, session: boto3.session.Session) -> Iterator[LocalSite]:
     """A fresh region over these books: a gateway, no instance, a VPC of its own. The state folder is the caller's."""
     topology = TOPOLOGY
-    books = _fresh(books)
+    books = fresh(books)
     (topology.state_dir / "metadata").mkdir(parents=True)
     site = LocalSite(
         session=session,
@@ -149,17 +144,6 @@ def local_site(books: Books, session: boto3.session.Session) -> Iterator[LocalSi
         stop()
         _release_addresses(site)
         site.close()
-
-
-def _fresh(books: Books) -> Books:
-    """The same books, without what earlier rows left there whenever ROWS_PER_BOOK of them have used them."""
-    number = next(_USES[books.kind])
-    if books.kind == "localstack":
-        return replace(books, account=f"{100_000_000_000 + number // ROWS_PER_BOOK:012d}")
-    if number % ROWS_PER_BOOK == 0:
-        reset = urllib.request.Request(f"{books.url}/moto-api/reset", method="POST")
-        urllib.request.urlopen(reset, timeout=10).close()
-    return books
 
 
 def _release_addresses(site: LocalSite) -> None:

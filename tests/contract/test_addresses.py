@@ -16,6 +16,7 @@ ELASTIC = f"{EC2_GUIDE}elastic-ip-addresses-eip.html"
 ASSOCIATE = f"{API}API_AssociateAddress.html"
 SECONDARY = f"{EC2_GUIDE}instance-secondary-ip-addresses.html"
 ADDRESSING = f"{EC2_GUIDE}using-instance-addressing.html"
+KINDER = "AWS was seen to take both, whatever its document says"
 UNKNOWN = "eipalloc-0123456789abcdef0"
 
 
@@ -115,12 +116,72 @@ def test_unknown_ids_are_refused(site: Site, two: tuple[str, str]) -> None:
     assert error_of(associate, AllocationId=allocation_id, InstanceId=nobody) == "InvalidInstanceID.NotFound"
 
 
-@promise("AssociateAddress", "a terminated instance is refused", source=ERRORS)
+@promise("AssociateAddress", "a terminated instance is refused: InvalidInstanceID", source=ERRORS)
 def test_a_terminated_instance_gets_no_address(site: Site, two: tuple[str, str]) -> None:
     allocation_id, _ = site.address()
     site.terminate(two[0])
     refused = error_of(site.ec2().associate_address, AllocationId=allocation_id, InstanceId=two[0])
-    assert refused in ("IncorrectInstanceState", "InvalidInstanceID")  # which of the two is not documented
+    assert refused == "InvalidInstanceID"
+
+
+@promise(
+    "AssociateAddress",
+    "a pending instance is refused: InvalidInstanceID, by its interface IncorrectInstanceState",
+    source=ERRORS,
+    local_only="holds the instance in pending",
+)
+def test_a_pending_instance_gets_no_address(site: LocalSite) -> None:
+    """The list has the codes; which is given when is what AWS was seen to do (terraform-provider-aws, #3072, #6189)."""
+    allocation_id, _ = site.address()
+    site.instances.gate.clear()
+    made = site.run()
+    associate, interface = site.ec2().associate_address, made["NetworkInterfaces"][0]["NetworkInterfaceId"]
+    assert error_of(associate, AllocationId=allocation_id, InstanceId=made["InstanceId"]) == "InvalidInstanceID"
+    assert error_of(associate, AllocationId=allocation_id, NetworkInterfaceId=interface) == "IncorrectInstanceState"
+    assert site.holder(allocation_id) is None
+    site.instances.gate.set()
+    site.wait_instance(made["InstanceId"], "running")
+    site.associate(allocation_id, made["InstanceId"])
+
+
+@promise(
+    "AssociateAddress, DisassociateAddress, ReleaseAddress",
+    "the id is required, a public address alone is refused: InvalidParameterCombination or InvalidParameterValue",
+    source=ASSOCIATE,
+)
+def test_a_public_address_alone_is_not_enough(site: Site, two: tuple[str, str]) -> None:
+    ec2, (allocation_id, public_ip) = site.ec2(), site.address()
+    refused = error_of(ec2.associate_address, PublicIp=public_ip, InstanceId=two[0])
+    assert refused == "InvalidParameterCombination" and site.holder(allocation_id) is None
+    site.associate(allocation_id, two[0])
+    assert error_of(ec2.disassociate_address, PublicIp=public_ip) == "InvalidParameterValue"
+    assert error_of(ec2.release_address, PublicIp=public_ip) == "InvalidParameterValue"
+    assert site.holder(allocation_id) == two[0]
+
+
+@promise(
+    "AssociateAddress", "an unknown network interface is refused: InvalidNetworkInterfaceID.NotFound", source=ERRORS
+)
+def test_an_unknown_interface_is_refused(site: Site, two: tuple[str, str]) -> None:
+    (allocation_id, _), nowhere = site.address(), "eni-0123456789abcdef0"
+    associate = site.ec2().associate_address
+    for also in ({}, {"InstanceId": two[0]}):
+        refused = error_of(associate, AllocationId=allocation_id, NetworkInterfaceId=nowhere, **also)
+        assert refused == "InvalidNetworkInterfaceID.NotFound"
+    assert site.holder(allocation_id) is None
+
+
+@promise(
+    "AssociateAddress",
+    "an instance and an interface at once are refused: InvalidParameterCombination",
+    source=ASSOCIATE,
+    local_only=KINDER,
+)
+def test_instance_and_interface_are_too_much(site: LocalSite, two: tuple[str, str]) -> None:
+    allocation_id, _ = site.address()
+    both = {"InstanceId": two[0], "NetworkInterfaceId": site.interface(two[0])}
+    assert error_of(site.ec2().associate_address, AllocationId=allocation_id, **both) == "InvalidParameterCombination"
+    assert site.holder(allocation_id) is None
 
 
 @promise("StopInstances", "a stopped instance keeps its Elastic IP", source=ELASTIC)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.contract.local import LocalSite
 from tests.contract.promises import API, DATA_PLANE, EC2_GUIDE, ERRORS, VPC_GUIDE, promise
-from tests.contract.site import Site, error_of, named
+from tests.contract.site import Site, error_of, named, refused
 
 LIFECYCLE = f"{EC2_GUIDE}ec2-instance-lifecycle.html"
 UNKNOWN = "i-0123456789abcdef0"
@@ -97,6 +97,110 @@ def test_an_address_outside_the_subnet_is_refused(site: Site) -> None:
 @promise("RunInstances", "an unknown image is refused: InvalidAMIID.NotFound", source=ERRORS)
 def test_an_unknown_image_is_refused(site: Site) -> None:
     assert error_of(site.run, ImageId="ami-0123456789abcdef0") == "InvalidAMIID.NotFound"
+
+
+@promise(
+    "RunInstances",
+    "a zone that is not the subnet's is refused: InvalidParameterValue",
+    source=ERRORS,
+)
+def test_a_zone_that_is_not_the_subnets_is_refused(site: Site) -> None:
+    """The list has the code; that it is this one is what AWS was seen to answer (terraform-provider-aws, #13999)."""
+    assert error_of(site.run, Placement={"AvailabilityZone": site.other_zone}) == "InvalidParameterValue"
+    site.wait_instance(site.run(Placement={"AvailabilityZone": site.zone})["InstanceId"], "running")
+
+
+@promise(
+    "RunInstances",
+    "a subnet with another address block than the cell's is refused in words: UnsupportedOperation",
+    source=f"{API}API_RunInstances.html",
+    local_only="AWS has as many subnets as one likes",
+)
+def test_a_subnet_elsewhere_is_refused(site: LocalSite) -> None:
+    vpc_id = site.ec2().create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    subnet_id = site.ec2().create_subnet(VpcId=vpc_id, CidrBlock="10.0.1.0/24")["Subnet"]["SubnetId"]
+    error = refused(site.run, SubnetId=subnet_id).response["Error"]
+    assert error["Code"] == "UnsupportedOperation" and str(site.subnet) in error["Message"]
+
+
+@promise(
+    "DeleteSubnet", "a subnet with an instance in it stays: DependencyViolation", source=f"{API}API_DeleteSubnet.html"
+)
+def test_a_subnet_in_use_stays(site: Site) -> None:
+    made = site.run()["InstanceId"]
+    site.wait_instance(made, "running")
+    assert error_of(site.ec2().delete_subnet, SubnetId=site.subnet_id) == "DependencyViolation"
+    site.stop(made)
+    assert error_of(site.ec2().delete_subnet, SubnetId=site.subnet_id) == "DependencyViolation"
+    assert error_of(site.ec2().delete_vpc, VpcId=site.vpc_id) == "DependencyViolation"
+    found = site.ec2().describe_subnets(SubnetIds=[site.subnet_id])["Subnets"]
+    assert [subnet["SubnetId"] for subnet in found] == [site.subnet_id]
+
+
+@promise(
+    "DeleteSubnet, DeleteVpc",
+    "what nothing is in any more can be deleted",
+    source=f"{API}API_DeleteVpc.html",
+    local_only="deletes the site's own subnet",
+)
+def test_an_empty_network_can_be_deleted(site: LocalSite) -> None:
+    made = site.run()["InstanceId"]
+    site.wait_instance(made, "running")
+    group_id = site.group()
+    site.terminate(made)
+    site.ec2().delete_subnet(SubnetId=site.subnet_id)
+    assert error_of(site.ec2().delete_vpc, VpcId=site.vpc_id) == "DependencyViolation", "a group is in it"
+    site.ec2().delete_security_group(GroupId=group_id)
+    site.ec2().delete_vpc(VpcId=site.vpc_id)
+    assert error_of(site.ec2().describe_vpcs, VpcIds=[site.vpc_id]) == "InvalidVpcID.NotFound"
+
+
+@promise(
+    "DeleteNetworkInterface",
+    "an interface of an instance stays: InvalidParameterValue, or InvalidNetworkInterface.InUse",
+    source=ERRORS,
+)
+def test_an_interface_in_use_stays(site: Site, two: tuple[str, str]) -> None:
+    refused = error_of(site.ec2().delete_network_interface, NetworkInterfaceId=site.interface(two[0]))
+    assert refused in ("InvalidParameterValue", "InvalidNetworkInterface.InUse")
+    assert site.instance(two[0])["NetworkInterfaces"]
+
+
+@promise("DeleteNetworkInterface", "an unknown one is refused: InvalidNetworkInterfaceID.NotFound", source=ERRORS)
+def test_an_unknown_interface_is_not_deleted(site: Site) -> None:
+    unknown = error_of(site.ec2().delete_network_interface, NetworkInterfaceId="eni-0123456789abcdef0")
+    assert unknown == "InvalidNetworkInterfaceID.NotFound"
+
+
+@promise(
+    "StopInstances",
+    "an instance that was not launched for it is not hibernated: UnsupportedHibernationConfiguration",
+    source=f"{EC2_GUIDE}hibernating-prerequisites.html",
+)
+def test_an_instance_is_not_hibernated(site: Site, two: tuple[str, str]) -> None:
+    refused = error_of(site.ec2().stop_instances, InstanceIds=[two[0]], Hibernate=True)
+    assert refused == "UnsupportedHibernationConfiguration" and site.state(two[0]) == "running"
+
+
+@promise("DescribeInstances", "an instance tells the client token of its launch", source=f"{API}API_Instance.html")
+def test_an_instance_tells_its_client_token(site: Site) -> None:
+    made = site.run(ClientToken=f"told-{site.vpc_id}")["InstanceId"]
+    filters: Any = [{"Name": "client-token", "Values": [f"told-{site.vpc_id}"]}]
+    found = site.ec2().describe_instances(Filters=filters)["Reservations"]
+    seen = [(i["InstanceId"], i["ClientToken"]) for r in found for i in r["Instances"]]
+    assert seen == [(made, f"told-{site.vpc_id}")]
+
+
+@promise(
+    "RunInstances",
+    "a second network interface, which no machine would have, is refused",
+    source=f"{API}API_RunInstances.html",
+    local_only="AWS has as many as the instance type says",
+)
+def test_a_second_interface_is_refused(site: LocalSite) -> None:
+    cards: Any = [{"DeviceIndex": n, "SubnetId": site.subnet_id} for n in (0, 1)]
+    asked: Any = {"ImageId": site.image_id, "MinCount": 1, "MaxCount": 1, "NetworkInterfaces": cards}
+    assert error_of(site.ec2().run_instances, **asked) == "UnsupportedOperation"
 
 
 @promise("RunInstances", "an unknown subnet is refused: InvalidSubnetID.NotFound", source=ERRORS)

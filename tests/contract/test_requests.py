@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -12,6 +12,7 @@ from tests.contract.promises import API, DEV_GUIDE, EC2_GUIDE, ERRORS, promise
 from tests.contract.site import DEVICE, Site, error_of, refused
 
 IDEMPOTENCY = f"{DEV_GUIDE}ec2-api-idempotency.html"
+FILTERING = f"{EC2_GUIDE}Using_Filtering.html"
 THROTTLING = f"{DEV_GUIDE}ec2-api-throttling.html"
 LOCAL_FAULT = "AWS gives this error when it likes; here it is asked for"
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -52,6 +53,107 @@ def test_every_call_knows_a_dry_run(site: Site, two: tuple[str, str]) -> None:
     assert error_of(ec2.describe_addresses, DryRun=True) == "DryRunOperation"
     tags = [{"Key": "cluster", "Value": "pbx"}]
     assert error_of(ec2.create_tags, Resources=[two[0]], Tags=tags, DryRun=True) == "DryRunOperation"
+
+
+@promise(
+    "StopInstances, AttachVolume",
+    "a dry run of a request that can't be read is refused like the request itself: permissions are all it asks for",
+    source=f"{API}API_StopInstances.html",
+)
+def test_a_dry_run_has_the_form_of_a_request(site: Site) -> None:
+    for params, code in (
+        ({"Action": "StopInstances"}, b"MissingParameter"),
+        ({"Action": "StopInstances", "InstanceId.1": "pbx-1"}, b"InvalidInstanceID.Malformed"),
+        ({"Action": "AttachVolume", "InstanceId": "i-0123456789abcdef0", "Device": DEVICE}, b"MissingParameter"),
+        ({"Action": "DescribeInstances", "MaxResults": "5e0"}, b"InvalidParameterValue"),
+    ):
+        answer = site.query(params.pop("Action"), **params, DryRun="true")
+        assert answer.status_code == 400 and b"<Code>" + code + b"</Code>" in answer.content
+
+
+@promise("any call", "a parameter that the action does not have is refused: UnknownParameter", source=ERRORS)
+def test_an_unknown_parameter(site: Site) -> None:
+    params = {"InstanceId.1": "i-0123456789abcdef0", "SkipOsShutDown": "true"}
+    answer = site.query("StopInstances", **params)
+    assert answer.status_code == 400 and b"<Code>UnknownParameter</Code>" in answer.content
+
+
+@promise(
+    "any call",
+    "an edition of the API that there is not is refused: NoSuchVersion",
+    source=f"{API}Query-Requests.html",
+)
+def test_an_unknown_edition(site: Site) -> None:
+    answer = site.post("Action=DescribeAddresses&Version=2016-11-99")
+    assert answer.status_code == 400 and b"<Code>NoSuchVersion</Code>" in answer.content
+
+
+@promise(
+    "any call",
+    "what should be a number or a token and is none is refused by a 400",
+    source=ERRORS,
+)
+@pytest.mark.parametrize("value", ["%C2%B2", "%D9%A3", "9" * 5000, "1_0"])
+def test_numbers_that_are_none(site: Site, value: str) -> None:
+    group, interface, acl = "sg-0123456789abcdef0", "eni-0123456789abcdef0", "acl-0123456789abcdef0"
+    for action, params in (
+        ("DescribeInstances", {"MaxResults": value}),
+        ("DescribeInstances", {"NextToken": value}),
+        ("AssignPrivateIpAddresses", {"NetworkInterfaceId": interface, "SecondaryPrivateIpAddressCount": value}),
+        ("DeleteNetworkAclEntry", {"NetworkAclId": acl, "Egress": "true", "RuleNumber": value}),
+        ("AuthorizeSecurityGroupIngress", {"GroupId": group, "IpProtocol": value, "CidrIp": "0.0.0.0/0"}),
+        ("AuthorizeSecurityGroupIngress", {"GroupId": group, "IpProtocol": "tcp", "FromPort": value, "ToPort": "1"}),
+    ):
+        answer = site.query(action, **params)
+        assert answer.status_code == 400, (action, answer.content)
+
+
+@promise("DescribeInstances, DescribeVolumes, DescribeAddresses", "filters have wildcards", source=FILTERING)
+def test_filters_have_wildcards(site: Site, two: tuple[str, str]) -> None:
+    ec2, volume_id = site.ec2(), site.new_volume()
+    allocation_id, public_ip = site.address()
+    site.associate(allocation_id, two[0])
+
+    def instances(**wanted: str) -> list[str]:
+        filters = [one_filter("vpc-id", site.vpc_id), *(one_filter(n.replace("_", "-"), v) for n, v in wanted.items())]
+        found = ec2.describe_instances(Filters=cast(Any, filters))["Reservations"]
+        return sorted(i["InstanceId"] for r in found for i in r["Instances"])
+
+    assert instances(instance_state_name="run*") == sorted(two)
+    assert instances(instance_state_name=r"run\*") == instances(instance_state_name="runnin") == []
+    assert instances(instance_id=f"{two[0][:-1]}?", ip_address=f"{public_ip[:-1]}?") == [two[0]]
+    addresses = ec2.describe_addresses(Filters=cast(Any, [one_filter("instance-id", f"{two[0][:6]}*")]))["Addresses"]
+    assert [a["AllocationId"] for a in addresses] == [allocation_id]
+    interfaces: Any = [one_filter("attachment.instance-id", f"*{two[1][4:]}")]
+    assert len(ec2.describe_network_interfaces(Filters=interfaces)["NetworkInterfaces"]) == 1
+    volumes: Any = [one_filter("status", "avail*"), one_filter("volume-id", f"{volume_id[:-1]}?")]
+    assert [v["VolumeId"] for v in ec2.describe_volumes(Filters=volumes)["Volumes"]] == [volume_id]
+
+
+@promise("DescribeInstances", "two filters of the same name are joined with AND", source=f"{API}API_Filter.html")
+def test_two_filters_of_one_name(site: Site, two: tuple[str, str]) -> None:
+    def found(*filters: Any) -> list[str]:
+        told = site.ec2().describe_instances(Filters=[one_filter("vpc-id", site.vpc_id), *filters])["Reservations"]
+        return sorted(i["InstanceId"] for r in told for i in r["Instances"])
+
+    name, other = one_filter("tag:Name", "a"), one_filter("tag:Name", "b")
+    assert (found(name), found(other), found(name, other)) == ([two[0]], [two[1]], [])
+    running, stopped = (one_filter("instance-state-name", state) for state in ("running", "stopped"))
+    assert (found(running, stopped), found(stopped, running)) == ([], [])
+    both = {"Name": "instance-state-name", "Values": ["running", "stopped"]}
+    assert found(both, running) == sorted(two)
+
+
+@promise("DescribeInstances", "a filter that there is not is refused, and not for a retry", source=ERRORS)
+def test_a_filter_that_is_none(site: Site, two: tuple[str, str]) -> None:
+    filters: Any = [one_filter("colour", "red")]
+    error = refused(site.ec2().describe_instances, Filters=filters)
+    assert error.response["Error"]["Code"] in ("InvalidParameterValue", "UnsupportedOperation")
+    assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 400
+
+
+def one_filter(name: str, value: str) -> dict[str, Any]:
+    return {"Name": name, "Values": [value]}
 
 
 @promise("any call", "an answer carries a request id of its own", source=f"{DEV_GUIDE}query-api-troubleshooting.html")

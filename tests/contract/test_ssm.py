@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.contract.local import LocalSite
 from tests.contract.promises import SSM_API, promise
 from tests.contract.site import Site, error_of
 
@@ -17,6 +18,37 @@ NO_AGENT = "the bare image of the contract has no role for Systems Manager"
 )
 def test_a_command_for_nobody(site: Site) -> None:
     assert error_of(site.client("ssm").send_command, InstanceIds=[UNKNOWN], **SHELL) == "InvalidInstanceId"
+
+
+@promise(
+    "ssm:SendCommand",
+    "an instance that is shutting-down is refused: InvalidInstanceId",
+    source=f"{SSM_API}API_SendCommand.html",
+    local_only=NO_AGENT,
+)
+def test_a_command_for_what_goes_away(site: LocalSite, two: tuple[str, str]) -> None:
+    site.instances.gate.clear()
+    site.ec2().terminate_instances(InstanceIds=[two[0]])
+    assert site.state(two[0]) == "shutting-down"
+    assert error_of(site.client("ssm").send_command, InstanceIds=[two[0]], **SHELL) == "InvalidInstanceId"
+    site.client("ssm").send_command(InstanceIds=[two[1]], **SHELL)
+
+
+@promise(
+    "ssm:DescribeInstanceInformation",
+    "LastPingDateTime of a node that is lost is when its agent was heard last",
+    source=f"{SSM_API}API_InstanceInformation.html",
+    local_only=NO_AGENT,
+)
+def test_when_a_lost_node_was_heard(site: LocalSite, two: tuple[str, str]) -> None:
+    def pings() -> dict[str, Any]:
+        told = site.client("ssm").describe_instance_information()["InstanceInformationList"]
+        return {row["InstanceId"]: row["LastPingDateTime"] for row in told}
+
+    before = pings()
+    site.stop(two[0])
+    after = pings()
+    assert after[two[0]] == before[two[0]] and after[two[1]] > before[two[1]]
 
 
 @promise(

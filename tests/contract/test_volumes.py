@@ -93,6 +93,29 @@ def test_a_volume_of_another_zone_is_refused(site: Site, two: tuple[str, str]) -
     assert refused == "InvalidVolume.ZoneMismatch"
 
 
+@promise(
+    "AttachVolume",
+    "an instance of another zone gets no volume: InvalidVolume.ZoneMismatch",
+    source=ERRORS,
+    local_only="needs a second subnet, or a default VPC",
+)
+def test_an_instance_of_another_zone_gets_no_volume(site: LocalSite) -> None:
+    where: Any = {"AvailabilityZone": site.other_zone}
+    made = site.ec2().run_instances(ImageId=site.image_id, MinCount=1, MaxCount=1, Placement=where)["Instances"][0]
+    site.wait_instance(made["InstanceId"], "running")
+    assert site.instance(made["InstanceId"])["Placement"] == {**made["Placement"], **where}
+    near, far = site.new_volume(AvailabilityZone=site.other_zone), site.new_volume()
+    refused = error_of(site.ec2().attach_volume, VolumeId=far, InstanceId=made["InstanceId"], Device=DEVICE)
+    assert refused == "InvalidVolume.ZoneMismatch"
+    site.attach(near, made["InstanceId"])
+
+
+@promise("CreateVolume", "a zone that is not there is refused: InvalidZone.NotFound", source=ERRORS)
+def test_a_zone_that_is_not_there(site: Site) -> None:
+    nowhere = f"{site.region}z"
+    assert error_of(site.ec2().create_volume, AvailabilityZone=nowhere, Size=1) == "InvalidZone.NotFound"
+
+
 @promise("AttachVolume", "unknown ids are refused: InvalidInstanceID.NotFound, InvalidVolume.NotFound", source=ERRORS)
 def test_unknown_ids_are_refused(site: Site, two: tuple[str, str]) -> None:
     attach, volume_id = site.ec2().attach_volume, site.new_volume()

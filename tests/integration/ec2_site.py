@@ -21,7 +21,7 @@ from harness.region.books import Books
 from harness.region.plane import Plane
 from harness.region.state import State
 from harness.topology import Topology
-from tests.in_process import KEY, books_of, serve
+from tests.in_process import KEY, books_of, fresh, serve
 from tests.planes import FakeAddresses, FakeFilters, FakeInstances, FakeJournal, FakeVolumes
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def site(books: Books, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setattr(topologies, "STATE_ROOT", tmp_path)
     topology = Topology(cell="rco-actions", slot=2)
     (topology.state_dir / "metadata").mkdir(parents=True)
+    books = fresh(books)
     books.call("RegisterImage", {"Name": "node:test", "RootDeviceName": "/dev/xvda", "Architecture": "x86_64"})
     made = Site(
         topology=topology,

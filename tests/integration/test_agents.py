@@ -19,8 +19,11 @@ from harness.cell.node import ContainerNode, File
 from harness.cloud import Cloud, ElasticIp
 from harness.command import Completed
 from harness.images import wanted
+from harness.region.books import Books, place_file
 from harness.region.process import region_state, start_region, stop_region
 from harness.topology import REGION_NAME, Topology
+from tests.contract import plugin
+from tests.contract.promises import FENCE_AWS, REAL_PLANE, RESOURCE_AGENTS, promise
 from tests.integration.data_plane import localstack_image
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -85,6 +88,7 @@ def region(request: pytest.FixtureRequest) -> Iterator[Site]:
     try:
         image = wanted().node
         key = start_region(TOPOLOGY, node_image_names=[image], localstack_image=books).key
+        plugin.note(request.config, Books.read(place_file(TOPOLOGY)))
         cloud = Cloud(
             endpoint_url=TOPOLOGY.endpoint_url,
             access_key_id=key.access_key_id,
@@ -118,6 +122,12 @@ def site(region: Site) -> Site:
     return region
 
 
+@promise(
+    "awseip",
+    "start takes the address from whoever has it, monitor tells its owner, a late stop takes nothing",
+    source=f"{RESOURCE_AGENTS}awseip",
+    local_only=REAL_PLANE,
+)
 @EIPS
 def test_an_address_follows_the_resource(site: Site, agent: str) -> None:
     assert site.eip("a", agent, "validate-all").code == SUCCESS
@@ -136,6 +146,12 @@ def test_an_address_follows_the_resource(site: Site, agent: str) -> None:
     assert site.eip("b", agent, "stop").code == SUCCESS
 
 
+@promise(
+    "awseip",
+    "start and monitor with private_ip_address: the address is at that private address",
+    source=f"{RESOURCE_AGENTS}awseip",
+    local_only=REAL_PLANE,
+)
 @EIPS
 def test_an_address_at_a_private_address_of_the_node(site: Site, agent: str) -> None:
     private = {"OCF_RESKEY_private_ip_address": site.nodes["a"].private_ip}
@@ -154,7 +170,7 @@ def test_our_agents_start_is_one_call_and_its_monitor_none(site: Site) -> None:
 
 
 def test_our_agent_knows_an_unreachable_api_from_an_address_that_is_not_here(site: Site) -> None:
-    away = {"AWS_ENDPOINT_URL": NOWHERE, "OCF_RESKEY_CRM_meta_timeout": "4000"}
+    away = {"AWS_ENDPOINT_URL": NOWHERE, "OCF_RESKEY_CRM_meta_timeout": "2000"}
     assert site.eip("a", OUR_EIP, "start").code == SUCCESS
     assert site.eip("a", OUR_EIP, "monitor", env=away).code == SUCCESS
     assert site.eip("a", OUR_EIP, "monitor", probe=True, env=away).code == SUCCESS
@@ -166,6 +182,12 @@ def test_our_agent_knows_an_unreachable_api_from_an_address_that_is_not_here(sit
     assert stopped.code == SUCCESS and site.owner() == "a", "the next start takes it"
 
 
+@promise(
+    "fence_aws",
+    "off is a success only with the power off, on with it on, status tells which",
+    source=FENCE_AWS,
+    local_only=REAL_PLANE,
+)
 @FENCES
 def test_off_is_success_only_with_the_power_off(site: Site, agent: str) -> None:
     target = site.nodes["b"].instance_id
@@ -180,6 +202,12 @@ def test_off_is_success_only_with_the_power_off(site: Site, agent: str) -> None:
     assert site.run("a", agent, "-o", "status", "-n", target, "-r", REGION_NAME).code == 0
 
 
+@promise(
+    "fence_aws",
+    "list names the instances of the account, monitor succeeds, metadata has the actions",
+    source=FENCE_AWS,
+    local_only=REAL_PLANE,
+)
 @FENCES
 def test_a_fence_device_lists_and_monitors(site: Site, agent: str) -> None:
     listed = site.run("a", agent, "-o", "list", "-r", REGION_NAME).stdout
@@ -204,7 +232,7 @@ def test_our_fence_agent_cuts_the_power_of_a_guest_that_does_not_shut_down(site:
 
 
 def test_our_fence_agent_fails_when_ec2_can_not_be_asked(site: Site) -> None:
-    options = f"action=off\nplug={site.nodes['b'].instance_id}\npower_timeout=2\n"
+    options = f"action=off\nplug={site.nodes['b'].instance_id}\npower_timeout=1\n"
     fenced = site.run("a", OUR_FENCE, stdin=options, env={"AWS_ENDPOINT_URL": NOWHERE})
     assert fenced.code == 1 and "not in time; last seen" in fenced.stderr
     assert site.power("b") == "on"

@@ -12,7 +12,8 @@ import pytest
 from harness import history
 from harness.cell.cell import Cell
 from harness.checkers.outage import find_outages
-from harness.clients.probes import ProbeSpec, new_calls, sip_options, start
+from harness.clients.probes import ProbeSpec, new_calls, sip_options
+from harness.clients.processes import start
 from harness.clock import NS_PER_S, now_ns
 from harness.command import wait_for
 from harness.region.router import container_pid

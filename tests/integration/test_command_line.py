@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import docker
@@ -46,10 +46,11 @@ def run_crash(out: Path, *more: str) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
+def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
-    finish(["down", "--cell", CELL])
-    assert traces(CELL) == []
+    if "standing" not in request.fixturenames:
+        finish(["down", "--cell", CELL])
+        assert traces(CELL) == []
 
 
 def test_a_busy_subnet_is_named_with_the_way_out() -> None:
@@ -107,25 +108,51 @@ def test_no_fuse_device_is_named_before_anything_starts() -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_a_cell_is_brought_up_looked_at_entered_and_taken_down() -> None:
+@pytest.fixture(scope="class")
+def standing() -> Iterator[None]:
     assert finish(["up", "--policy", "tuned", *HERE]).returncode == 0
-    again = finish(["up", "--policy", "tuned", *HERE, "--json"], timeout_s=20)  # it stands already
-    assert json.loads(again.stdout)["cluster"]["online"] == ["pbx-1", "pbx-2", "pbx-3"]
-    state = json.loads(finish(["status", "--cell", CELL, "--json"]).stdout)
-    active = state["cluster"]["active"]
-    assert {row["node"] for row in state["cluster"]["resources"] if row["id"] == "pbx"} == {active}
-    inside = subprocess.run(
-        command(["shell", "active", "--cell", CELL]), input="hostname\n", capture_output=True, text=True, timeout=20
-    )
-    assert inside.stdout.strip() == active
-    assert finish(["shell", "pbx-9", "--cell", CELL]).returncode == 3
-    other = finish(["run", "active-node-crash", "--policy", "default", *HERE])
-    assert other.returncode == 3
-    assert "is up with policy tuned" in other.stderr
-    assert finish(["down", "--cell", CELL]).returncode == 0
-    gone = finish(["status", "--cell", CELL])
-    assert gone.returncode == 2
-    assert "pbx-chaos up" in gone.stderr
+    yield
+    finish(["down", "--cell", CELL])
+    assert traces(CELL) == []
+
+
+@pytest.mark.usefixtures("standing")
+class TestACellThatStands:
+    """One cell, brought up once; in the order of the class: looked at, used, and taken down by the last."""
+
+    def test_it_is_looked_at_and_entered(self) -> None:
+        again = finish(["up", "--policy", "tuned", *HERE, "--json"], timeout_s=20)  # it stands already
+        assert json.loads(again.stdout)["cluster"]["online"] == ["pbx-1", "pbx-2", "pbx-3"]
+        state = json.loads(finish(["status", "--cell", CELL, "--json"]).stdout)
+        active = state["cluster"]["active"]
+        assert {row["node"] for row in state["cluster"]["resources"] if row["id"] == "pbx"} == {active}
+        inside = subprocess.run(
+            command(["shell", "active", "--cell", CELL]), input="hostname\n", capture_output=True, text=True, timeout=20
+        )
+        assert inside.stdout.strip() == active
+        assert finish(["shell", "pbx-9", "--cell", CELL]).returncode == 3
+        other = finish(["run", "active-node-crash", "--policy", "default", *HERE])
+        assert other.returncode == 3
+        assert "is up with policy tuned" in other.stderr
+
+    def test_abort_from_another_terminal_ends_the_run_with_2(self, tmp_path: Path) -> None:
+        process = start(run_crash(tmp_path))
+        journal = tmp_path / "active-node-crash" / "latest" / "undo.jsonl"
+        wait_for("the fault", lambda: journal.exists() and '"landed"' in journal.read_text(), timeout_s=120)
+        second = finish(run_crash(tmp_path))
+        assert second.returncode == 2
+        assert "in use by process" in second.stderr
+        done = finish(["abort", "--cell", CELL])
+        assert done.returncode == 0, done.stderr
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 2, stderr
+        assert '"healed"' in journal.read_text()
+
+    def test_it_is_taken_down(self) -> None:
+        assert finish(["down", "--cell", CELL]).returncode == 0
+        gone = finish(["status", "--cell", CELL])
+        assert gone.returncode == 2
+        assert "pbx-chaos up" in gone.stderr
 
 
 def test_ctrl_c_in_the_middle_heals_keeps_the_evidence_and_exits_2(tmp_path: Path) -> None:
@@ -139,20 +166,6 @@ def test_ctrl_c_in_the_middle_heals_keeps_the_evidence_and_exits_2(tmp_path: Pat
     assert (history.parent.parent / "history.jsonl").stat().st_size > 10_000
     assert json.loads((history.parent.parent / "results.json").read_text())["verdict"] == "unknown"
     assert traces(CELL) == []
-
-
-def test_abort_from_another_terminal_ends_the_run_with_2(tmp_path: Path) -> None:
-    process = start(run_crash(tmp_path))
-    journal = tmp_path / "active-node-crash" / "latest" / "undo.jsonl"
-    wait_for("the fault", lambda: journal.exists() and '"landed"' in journal.read_text(), timeout_s=120)
-    second = finish(run_crash(tmp_path))
-    assert second.returncode == 2
-    assert "in use by process" in second.stderr
-    done = finish(["abort", "--cell", CELL])
-    assert done.returncode == 0, done.stderr
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 2, stderr
-    assert '"healed"' in journal.read_text()
 
 
 @pytest.mark.parametrize("after_s", [3.0, *(pytest.param(s, marks=pytest.mark.soak) for s in ALL_MOMENTS_S)])
@@ -169,21 +182,23 @@ def test_ctrl_c_at_any_moment_leaves_nothing_and_exits_2(after_s: float, tmp_pat
 
 
 def test_kill_9_then_clean_leaves_nothing(tmp_path: Path) -> None:
-    kill_then_clean(14.0, tmp_path)
+    process = start(run_crash(tmp_path))
+    history = tmp_path / "active-node-crash" / "latest" / "history.d" / "options.jsonl"
+    wait_for("the first answers", lambda: history.exists() and history.stat().st_size > 10_000, timeout_s=90)
+    kill_then_clean(process)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("after_s", ALL_MOMENTS_S)
 def test_kill_9_at_any_moment_then_clean_leaves_nothing(after_s: float, tmp_path: Path) -> None:
-    kill_then_clean(after_s, tmp_path)
-
-
-def kill_then_clean(after_s: float, out: Path) -> None:
-    process = start(run_crash(out))
-    try:
+    process = start(run_crash(tmp_path))
+    with suppress(subprocess.TimeoutExpired):
         process.wait(timeout=after_s)
-    except subprocess.TimeoutExpired:
-        os.kill(process.pid, signal.SIGKILL)
+    kill_then_clean(process)
+
+
+def kill_then_clean(process: subprocess.Popen[str]) -> None:
+    process.kill()  # not one that has ended
     process.communicate(timeout=30)
     assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
     began = time.monotonic()

@@ -19,8 +19,11 @@ from harness.cell.node import ContainerNode, File
 from harness.cloud import Cloud, ElasticIp
 from harness.command import Completed, run, wait_for
 from harness.images import wanted
+from harness.region.books import Books, place_file
 from harness.region.process import region_state, start_client, start_region, stop_region
 from harness.topology import GATEWAY_PORT, REGION_NAME, Topology
+from tests.contract import plugin
+from tests.contract.promises import REAL_PLANE, RESOURCE_AGENTS, promise
 from tests.integration.data_plane import localstack_image
 from tests.integration.namespaces import socket_in
 
@@ -93,6 +96,7 @@ def region(request: pytest.FixtureRequest) -> Iterator[Site]:
     try:
         image = wanted().node
         made = start_region(TOPOLOGY, node_image_names=[image], localstack_image=books, api="public")
+        plugin.note(request.config, Books.read(place_file(TOPOLOGY)))
         key = {"access_key_id": made.key.access_key_id, "secret_access_key": made.key.secret_access_key}
         cloud = Cloud(endpoint_url=made.endpoint_url, **key)
         place: Any = {"image": image, "subnet_id": cloud.create_network(TOPOLOGY.vpc_subnet), "timeout_s": 60}
@@ -198,6 +202,12 @@ def test_systems_manager_reaches_only_nodes_that_reach_the_api(site: Site) -> No
     assert status == {"a": "Online", "b": "Online", "c": "ConnectionLost"}
 
 
+@promise(
+    "awsvip",
+    "start moves a secondary private address, metadata and packets follow, monitor tells its owner",
+    source=f"{RESOURCE_AGENTS}awsvip",
+    local_only=REAL_PLANE,
+)
 def test_stock_awsvip_moves_a_secondary_address_and_packets_follow(site: Site) -> None:
     env = {"OCF_RESKEY_secondary_private_ip": VIP}
     agent = f"{STOCK}/awsvip"
@@ -264,6 +274,12 @@ def test_a_neighbour_that_is_off_is_silent(site: Site) -> None:
         assert asker.recv(2048) == b"back"
 
 
+@promise(
+    "aws-vpc-move-ip",
+    "start moves an overlay address by its route, packets follow, monitor tells its owner",
+    source=f"{RESOURCE_AGENTS}aws-vpc-move-ip",
+    local_only=REAL_PLANE,
+)
 @pytest.mark.soak
 def test_stock_aws_vpc_move_ip_moves_an_overlay_address(site: Site) -> None:
     vpc = site.described("a")["VpcId"]

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from harness import history
-from harness.clients.probes import ProbeProcess, new_calls, sip_options, start
+from harness.clients.probes import new_calls, sip_options
+from harness.clients.processes import ProbeProcess, start
 from harness.command import wait_for
 from harness.errors import InfrastructureError
 from harness.history import Op, Pair

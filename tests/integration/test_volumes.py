@@ -12,6 +12,7 @@ from harness import engine
 from harness.command import wait_for
 from harness.errors import InfrastructureError
 from harness.region import background
+from harness.region import cleanup as clean_up
 from harness.region.cleanup import cleanup, known_cells, leftovers
 from harness.region.disk import Switches
 from harness.region.volumes import VolumeBusy, Volumes
@@ -138,7 +139,8 @@ def test_a_stopped_server_does_not_keep_a_machine_from_losing_its_power(plane: D
 
 
 @pytest.mark.parametrize("ruin", ["as it is", "server killed", "server stopped", "guest paused", "disk hangs"])
-def test_clean_up_takes_everything_away_whatever_the_ruin(ruin: str) -> None:
+def test_clean_up_takes_everything_away_whatever_the_ruin(ruin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clean_up, "GONE_TIMEOUT_S", 3)  # half of it is what a guest with a deaf disk is waited for
     with data_plane("rdc", 2) as plane:
         plane.volumes.create(VOLUME, size_gib=10)
         attach(plane, plane.launch(1))

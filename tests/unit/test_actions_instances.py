@@ -47,8 +47,11 @@ class Region:
         images = books.call("DescribeImages", {"Filter.1.Name": "name", "Filter.1.Value.1": "node:test"})
         self.image = next(images.items("imagesSet")).findtext("imageId") or ""
         vpc = books.call("CreateVpc", {"CidrBlock": str(self.topology.vpc_subnet)}).root.findtext("vpc/vpcId") or ""
-        subnet = books.call("CreateSubnet", {"VpcId": vpc, "CidrBlock": str(self.topology.vpc_subnet)})
-        self.subnet = subnet.root.findtext("subnet/subnetId") or ""
+        self.subnet = self.new_subnet(vpc, str(self.topology.vpc_subnet), topologies.ZONE)
+
+    def new_subnet(self, vpc_id: str, block: str, zone: str) -> str:
+        where = {"VpcId": vpc_id, "CidrBlock": block, "AvailabilityZone": zone}
+        return self.books.call("CreateSubnet", where).root.findtext("subnet/subnetId") or ""
 
     def new_plane(self) -> Plane:
         return Plane(
@@ -429,6 +432,31 @@ def test_an_instance_whose_host_dies_comes_back_as_it_was(region: Region, one: s
     for field in ("instanceId", "privateIpAddress", "instanceState/name"):
         assert after.findtext(field) == before.findtext(field)
     assert [row["event"] for row in region.journal.rows] == ["host_failed", "host_recovered"]
+
+
+def test_a_recovery_and_its_checks_take_as_long_as_the_timing_says(region: Region, one: str) -> None:
+    region.plane.delays.hold({"recover": 60, "status_checks": 20})
+    recovery.begin_recovery(region.plane, one, 30)
+    assert region.checks(one) == ("ok", "ok"), "no check has looked yet"
+    region.now_s += 31
+    assert region.checks(one) == ("impaired", "impaired")
+    assert region.plane.state.instances[one].host_back_s == 1_000_000 + 30 + 60
+    region.now_s += 60
+    wait_for("its return", lambda: region.plane.state.instances[one].transition is None, timeout_s=5, every_s=0.002)
+    assert region.checks(one) == ("initializing", "initializing")
+    region.now_s += 20
+    assert region.checks(one) == ("ok", "ok")
+
+
+def test_a_reboot_takes_as_long_as_the_timing_says_and_a_fence_overtakes_it(region: Region, one: str) -> None:
+    region.plane.delays.hold({"reboot": 600})
+    region.call("RebootInstances", InstanceId_1=one)
+    wait_for("the guest's end", lambda: region.machines.power(one) == "off", timeout_s=5, every_s=0.002)
+    assert region.state(one) == "running"
+    stopped(region, one)
+    region.plane.close()
+    assert region.state(one) == "stopped"
+    assert ("start", one) not in region.machines.done
 
 
 def test_a_fence_overtakes_a_recovery(region: Region, one: str) -> None:

@@ -133,8 +133,8 @@ ASK = ["DescribeAddresses"]
     [
         (False, HERE, None, 0, NO_CALL),
         (False, AWAY, ME, 0, ASK),  # metadata lags behind a start
-        (False, AWAY, OTHER, 7, ASK),
-        (False, SILENT, OTHER, 7, ASK),
+        (False, AWAY, OTHER, 7, None),
+        (False, SILENT, OTHER, 7, None),
         (False, AWAY, "silent", 7, None),  # the node was told: the address has left
         (False, SILENT, "silent", 0, None),  # nobody can tell: moving it would need the same API
         (True, HERE, ME, 0, ASK),
@@ -152,6 +152,15 @@ def test_who_is_asked_whether_the_address_is_here(
     ec2 = ScriptedEc2(DescribeAddresses=[answer])
     assert agent.monitor(parameters(agent, probe=probe), ec2, Metadata(agent, metadata)) == code
     assert calls is None or ec2.actions == calls
+
+
+def test_what_ec2_said_before_the_start_is_not_taken_for_a_loss(agent: ModuleType) -> None:
+    ec2 = ScriptedEc2(DescribeAddresses=[owned_by(None), owned_by(OTHER), owned_by(ME)])
+    assert agent.monitor(parameters(agent, probe=False), ec2, Metadata(agent, AWAY)) == 0
+    began, lost = agent.time.now_s, ScriptedEc2(DescribeAddresses=[owned_by(OTHER)])
+    assert agent.monitor(parameters(agent, probe=False), lost, Metadata(agent, AWAY)) == 7
+    assert 2 < agent.time.now_s - began < 4
+    assert agent.monitor(parameters(agent, probe=True), ec2, Metadata(agent, SILENT)) == 0
 
 
 def test_a_monitor_that_can_not_know_ends_long_before_its_time_out(agent: ModuleType) -> None:

@@ -76,5 +76,7 @@ def test_localstacks_public_image_needs_a_token_and_a_registry(
     said: list[str] = []
     built = images.ensure(engine, say=said.append, localstack=True)
     assert built.localstack == (images.PUBLIC_LOCALSTACK if public else ours.localstack)
+    assert images.localstack_here(engine) == built.localstack, "tests take the same"
+    assert images.localstack_here(Engine(has=set(), pulls=False)) is None
     assert "secret-token" not in "".join(said)
     assert images.ensure(engine, say=said.append).localstack is None

@@ -107,5 +107,5 @@ def test_filters_on_state_are_taken_out_and_the_rest_renumbered() -> None:
         "MaxResults": "5",
     }
     rest, taken = take_filters(params, ["instance-state-name"])
-    assert taken == {"instance-state-name": {"running", "stopped"}}
+    assert taken == [("instance-state-name", {"running", "stopped"})]
     assert rest == {"Filter.1.Name": "tag:a", "Filter.1.Value.1": "b", "MaxResults": "5"}

@@ -45,7 +45,7 @@ def test_a_scenario_file_that_breaks_says_how(tmp_path: Path) -> None:
 
 def test_a_file_holds_one_scenario(tmp_path: Path) -> None:
     text = "from types import SimpleNamespace as N\nfrom harness.scenario import Scenario\n"
-    text += "A = Scenario(name='mine', probes=[N(clock='options')], timeline=[])\n"
+    text += "A = Scenario(name='mine', probes=[N(name='options', timing=dict(), watch_s=0)], timeline=[])\n"
     path = tmp_path / "mine.py"
     path.write_text(text)
     assert catalogue.scenario(str(path)).name == "mine"
@@ -57,7 +57,8 @@ def test_a_file_holds_one_scenario(tmp_path: Path) -> None:
 def test_two_scenarios_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     head = "from types import SimpleNamespace as N\nfrom harness.scenario import Scenario\n"
     for number in (1, 2):
-        text = f"A = Scenario(name='same', probes=[N(clock='options')], timeline=[], seed={number})\n"
+        probe = "N(name='options', timing=dict(), watch_s=0)"
+        text = f"A = Scenario(name='same', probes=[{probe}], timeline=[], seed={number})\n"
         (tmp_path / f"s{number}.py").write_text(head + text)
     monkeypatch.setattr(catalogue, "SCENARIOS", tmp_path)
     with pytest.raises(UsageError, match="two scenarios are called 'same'"):

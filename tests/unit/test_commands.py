@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +55,9 @@ def test_an_order_has_defaults() -> None:
         ({"Parameters": {"commands": ["x"], "executionTimeout": ["soon"]}}, "InvalidParameters"),
         ({"Parameters": {"commands": ["x"], "executionTimeout": ["9" * 5000]}}, "InvalidParameters"),
         ({"Parameters": {"commands": ["x"], "executionTimeout": ["1", "2"]}}, "InvalidParameters"),
+        ({"DocumentVersion": "7"}, "InvalidDocumentVersion"),
         ({"TimeoutSeconds": 29}, "ValidationException"),
+        ({"TimeoutSeconds": True}, "ValidationException"),
         ({"TimeoutSeconds": "60"}, "ValidationException"),
         ({"InstanceIds": []}, "ValidationException"),
         ({"InstanceIds": [NODE_ID, NODE_ID]}, "DuplicateInstanceId"),
@@ -229,6 +235,84 @@ def test_which_nodes_can_be_reached(site: Front) -> None:
     site.guests.deaf.add(NODE_ID)
     filters = [{"Key": "PingStatus", "Values": ["ConnectionLost"]}]
     assert len(ssm.describe_instance_information(Filters=filters)["InstanceInformationList"]) == 1
+
+
+def test_a_lost_node_was_seen_when_it_was_last_heard(site: Front) -> None:
+    def last_ping_s() -> float:
+        (row,) = site.client("ssm").describe_instance_information()["InstanceInformationList"]
+        return float(row["LastPingDateTime"].timestamp())
+
+    site.plane.commands.wall_s = lambda: 1_800_000_000.0
+    assert last_ping_s() == 1_800_000_000.0
+    site.guests.deaf.add(NODE_ID)
+    site.plane.commands.wall_s = lambda: 1_800_000_300.0
+    assert last_ping_s() == 1_800_000_000.0
+
+
+def test_a_node_that_nobody_has_heard_of_was_seen_at_its_launch(site: Front) -> None:
+    state = site.plane.state
+    state.put(replace(state.instances[NODE_ID], launched="2026-01-02T03:04:05.000Z"))
+    site.guests.deaf.add(NODE_ID)
+    (row,) = site.client("ssm").describe_instance_information()["InstanceInformationList"]
+    assert row["LastPingDateTime"].astimezone(UTC) == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    state.put(replace(state.instances[NODE_ID], transition="pending"))
+    assert site.client("ssm").describe_instance_information()["InstanceInformationList"] == []
+
+
+def others(site: Front, *ids: str) -> None:
+    state = site.plane.state
+    for instance_id in ids:
+        state.put(replace(state.instances[NODE_ID], instance_id=instance_id, access_key_id=instance_id))
+
+
+def test_nodes_are_asked_side_by_side(site: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    others(site, "i-00000000000000001", "i-00000000000000002")
+    all_at_once = threading.Barrier(3)
+
+    def hears(instance_id: str) -> bool:
+        all_at_once.wait(10)
+        return instance_id != NODE_ID
+
+    monkeypatch.setattr(site.guests, "hears", hears)
+    seen = site.client("ssm").describe_instance_information()["InstanceInformationList"]
+    assert sorted(i["PingStatus"] for i in seen) == ["ConnectionLost", "Online", "Online"]
+
+
+def test_a_command_does_not_wait_for_a_node_that_is_cut_off(site: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    others(site, "i-00000000000000001")
+    ended_waiting = threading.Event()
+    monkeypatch.setattr(site.guests, "hears", lambda i: i == NODE_ID or ended_waiting.wait(10))
+    command_id = send(site, "echo on", InstanceIds=["i-00000000000000001", NODE_ID])
+    try:
+        assert ended(site, command_id)["StandardOutputContent"] == "on\n"
+    finally:
+        ended_waiting.set()
+
+
+def test_what_is_going_away_can_not_be_sent_to(site: Front) -> None:
+    state = site.plane.state
+    state.put(replace(state.instances[NODE_ID], transition="shutting-down"))
+    assert error_of(site.client("ssm").send_command, **ORDER) == "InvalidInstanceId"
+    state.put(replace(state.instances[NODE_ID], transition="stopping"))
+    send(site, "true")
+
+
+@pytest.mark.parametrize(
+    ("action", "body"),
+    [
+        ("ListCommands", {"MaxResults": True}),
+        ("ListCommands", {"Filters": 5}),
+        ("ListCommands", {"Filters": [{"key": "Status", "value": 5}]}),
+        ("DescribeInstanceInformation", {"Filters": [{"Key": "PingStatus", "Values": 5}]}),
+        ("SendCommand", {**ORDER, "TimeoutSeconds": "60"}),
+        ("SendCommand", {**ORDER, "Parameters": {"commands": [None]}}),
+        ("CancelCommand", {"CommandId": ["x"]}),
+    ],
+)
+def test_a_value_of_another_type_is_refused(site: Front, action: str, body: Any) -> None:
+    headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": f"AmazonSSM.{action}"}
+    status, answer, _ = site.post(json.dumps(body), service="ssm", headers=headers)
+    assert (status, json.loads(answer)["__type"]) == (400, "SerializationException")
 
 
 def test_pages_of_commands(site: Front) -> None:

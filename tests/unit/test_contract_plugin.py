@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -86,7 +88,43 @@ def test_backends_that_do_not_agree_are_named() -> None:
         "only one": {"moto": "failed"},
         "aws is not compared": {"moto": "passed", "localstack": "passed", "aws": "failed"},
     }
-    assert plugin.differing(verdicts) == ["other", "broken"]
+    assert plugin.differing(verdicts) == ["other", "broken", "not run there"]
+    assert plugin.differing(verdicts, everywhere=True) == ["other", "broken", "not run there", "only one"]
+
+
+def test_a_row_that_one_of_the_books_did_not_run_is_named() -> None:
+    verdicts = {"here": {"moto": "passed"}, "both": {"moto": "passed", "localstack": "passed"}}
+    lines = plugin.told(verdicts, asked=False, everywhere=True)
+    assert lines[0].startswith("rows: 2 on moto, 1 on localstack; real AWS: ")
+    assert lines[1:] == ["DIFFERS here: localstack not run, moto passed"]
+    assert plugin.told(verdicts, asked=False)[1:] == []
+
+
+def test_what_two_sessions_found_is_one() -> None:
+    one = plugin.Ran(verdicts={"t::x": {"moto": "passed"}}, promised=["t::x"], versions={"moto": "5"})
+    two = plugin.Ran(
+        verdicts={"t::x": {"localstack": "failed"}, "t::y": {"localstack": "passed"}},
+        promised=["t::x", "t::y"],
+        versions={"moto": "5", "localstack": "4"},
+    )
+    assert plugin.merged([one, two]) == {
+        "verdicts": {"t::x": {"moto": "passed", "localstack": "failed"}, "t::y": {"localstack": "passed"}},
+        "promised": ["t::x", "t::y"],
+        "versions": {"moto": "5", "localstack": "4"},
+    }
+
+
+def test_a_session_keeps_the_verdicts_of_what_it_did_not_run(tmp_path: Path) -> None:
+    contract, agents = "tests/contract/test_sts.py::test_who", "tests/integration/test_agents.py::test_moves"
+    one = plugin.Ran(verdicts={contract: {"moto": "passed"}}, promised=[contract], versions={"moto": "1"})
+    two = plugin.Ran(verdicts={f"{agents}[stock]": {"moto": "failed"}}, promised=[agents], versions={"moto": "2"})
+    file = tmp_path / "results.json"
+    for ran in (one, two, one):
+        plugin.keep(file, ran)
+        kept = json.loads(file.read_text())
+        assert (kept["rows"], kept["versions"]) == ({"sts.who": {"moto": "passed"}}, {"moto": "1"})
+    assert kept["agents"]["rows"] == {"agents.moves": {"moto": "failed"}}
+    assert kept["agents"]["versions"] == {"moto": "2"}
 
 
 def test_the_worst_variant_is_a_rows_verdict() -> None:
@@ -95,6 +133,7 @@ def test_the_worst_variant_is_a_rows_verdict() -> None:
         "tests/contract/test_volumes.py::test_x[b]": {"moto": "failed", "localstack": "passed"},
         "tests/contract/test_gateway.py::test_log": {"moto": "passed"},
     }
-    assert plugin.results(verdicts, {"tests/contract/test_volumes.py::test_x"})["rows"] == {
-        "volumes.x": {"moto": "failed", "localstack": "passed"}
-    }
+    ran = plugin.Ran(verdicts=verdicts, promised=["tests/contract/test_volumes.py::test_x"], versions={"moto": "5"})
+    kept = plugin.results(ran)
+    assert kept["rows"] == {"volumes.x": {"moto": "failed", "localstack": "passed"}}
+    assert kept["versions"] == {"moto": "5"}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.clients.sip.digest import BadChallenge, Credentials, answer, challenge_of
+from harness.clients.sip.authority import Authority
+from harness.clients.sip.digest import BadChallenge, Credentials, answer, challenge_of, challenges_of
 from harness.clients.sip.message import Message, parse
 
 MUFASA = Credentials(user="Mufasa", password="Circle of Life")
@@ -73,3 +74,67 @@ def test_quotes_in_a_name_stay_quoted() -> None:
 
 def test_a_password_is_in_no_representation() -> None:
     assert "Circle" not in repr(MUFASA)
+
+
+def test_both_demands_of_one_answer_are_met() -> None:
+    asked = demand('Digest realm="a", nonce="1"')
+    both = Message(
+        headers=(
+            *asked.headers,
+            ("proxy-authenticate", 'Digest realm="b", nonce="2", algorithm=SHA-256'),
+            ("proxy-authenticate", 'Digest realm="b", nonce="3"'),
+        ),
+        code=401,
+    )
+    assert [(c.header, c.realm, c.nonce) for c in challenges_of(both)] == [
+        ("Authorization", "a", "1"),
+        ("Proxy-Authorization", "b", "2"),
+    ]
+    attempt = Authority(MUFASA).attempt()
+    assert attempt.challenged(both)
+    assert [name for name, _ in attempt.headers(method="INVITE", uri="sip:x")] == [
+        "Authorization",
+        "Proxy-Authorization",
+    ]
+
+
+def test_a_nonce_is_used_again_and_counted() -> None:
+    authority = Authority(MUFASA)
+    assert authority.attempt().challenged(demand('Digest realm="a", nonce="1", qop="auth"'))
+    counts = [authority.attempt().headers(method="REGISTER", uri="sip:x")[0][1] for _ in range(3)]
+    assert [f"nc=0000000{n}" in value for n, value in enumerate(counts, 1)] == [True] * 3
+    assert authority.attempt().challenged(demand('Digest realm="a", nonce="2", qop="auth"'))
+    (_, value), *_ = authority.attempt().headers(method="REGISTER", uri="sip:x")
+    assert 'nonce="2"' in value
+    assert "nc=00000001" in value
+
+
+def test_what_was_refused_is_not_sent_again() -> None:
+    attempt = Authority(MUFASA).attempt()
+    assert attempt.challenged(demand('Digest realm="a", nonce="1"'))
+    assert not attempt.challenged(demand('Digest realm="a", nonce="2"'))
+
+
+def test_a_stale_nonce_is_replaced_once() -> None:
+    attempt = Authority(MUFASA).attempt()
+    assert attempt.challenged(demand('Digest realm="a", nonce="1"'))
+    assert attempt.challenged(demand('Digest realm="a", nonce="2", stale=true'))
+    assert not attempt.challenged(demand('Digest realm="a", nonce="3", stale=true'))
+
+
+def test_a_nonce_of_another_node_is_replaced() -> None:
+    authority = Authority(MUFASA)
+    assert authority.attempt().challenged(demand('Digest realm="a", nonce="node-1"'))
+    assert authority.attempt().challenged(demand('Digest realm="a", nonce="node-2"'))
+
+
+def test_no_answer_but_401_and_407_is_a_demand() -> None:
+    assert (
+        not Authority(MUFASA)
+        .attempt()
+        .challenged(Message(headers=demand('Digest realm="a", nonce="1"').headers, code=403))
+    )
+
+
+def test_the_password_is_in_no_representation() -> None:
+    assert MUFASA.password not in repr(MUFASA) + repr(Authority(MUFASA))

@@ -29,16 +29,27 @@ def test_there_are_at_least_eighty_promises_each_with_a_page_of_aws_or_of_an_age
 def test_verdicts_stand_under_their_backend() -> None:
     text = fidelity.page([ROW], {"rows": {ROW.name: {"moto": "passed", "localstack": "xfailed"}}}, "| a | b |")
     line = (
-        "| AttachVolume | one place at a time | [y](https://docs.aws.amazon.com/x/y.html) | kept | not kept | not run |"
+        "| AttachVolume | one place at a time | [y](https://docs.aws.amazon.com/x/y.html) | dictionaries | "
+        "kept | not kept | not run |"
     )
     assert line in text
     assert "moto: 1 of 1 kept; localstack: 0 of 1 kept; aws: not run." in text
     assert fidelity.rows_of(text) == {fidelity.as_written(ROW)}
 
 
+def test_stock_agents_are_rows_on_containers_with_a_run_of_their_own() -> None:
+    agent = Row(name="agents.an_address", promise=ROW.promise)
+    ran = {"date": "2026-01-01", "versions": {"localstack": "4"}, "rows": {agent.name: {"localstack": "passed"}}}
+    text = fidelity.page([ROW, agent], {"agents": ran}, "")
+    assert "## Stock agents" in text and "| containers | not run | kept | not run |" in text
+    assert "of the 1 rows of the stock agents: 2026-01-01 (localstack 4)." in text
+    agents = {row.promise.call for row in rows() if row.name.startswith("agents.")}
+    assert agents == {"awseip", "awsvip", "aws-vpc-move-ip", "fence_aws"}
+
+
 def test_a_row_that_can_not_run_on_aws_says_so() -> None:
     hidden = Row(name=ROW.name, promise=Promise(call="c", text="t", source="https://x/y", local_only="why"))
-    assert "| not run | not run | local |" in fidelity.page([hidden], {}, "")
+    assert "| dictionaries | not run | not run | local |" in fidelity.page([hidden], {}, "")
 
 
 def test_the_known_differences_are_those_of_the_region() -> None:

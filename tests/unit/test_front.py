@@ -47,7 +47,10 @@ ASK = "Action=DescribeAddresses&Version=2016-11-15"
         ({"body": "Action=MakeCoffee"}, (400, "InvalidAction")),
         ({"body": "Action=DescribeCoffee"}, (400, "InvalidAction")),
         ({"body": "Action=CreateFlowLogs"}, (400, "UnsupportedOperation")),
-        ({"body": "Action=DescribeByoipCidrs"}, (400, "UnsupportedOperation")),
+        ({"body": "Action=DescribeByoipCidrs&MaxResults=5"}, (400, "UnsupportedOperation")),
+        ({"body": "Action=DescribeVolumes&NextToken=%C2%B2"}, (400, "InvalidNextToken")),
+        ({"body": "Action=DescribeAddresses&Version=2016-11-99"}, (400, "NoSuchVersion")),
+        ({"body": "Action=GetCallerIdentity&Version=2016-11-15", "service": "sts"}, (400, "InvalidAction")),
         ({"body": "Version=2016-11-15"}, (400, "MissingAction")),
         ({"body": ASK, "key": None}, (403, "MissingAuthenticationToken")),
         ({"body": ASK, "key": "nobody"}, (401, "AuthFailure")),
@@ -117,7 +120,7 @@ def test_every_answer_has_its_request_id_in_body_and_header(site: Front) -> None
         ("allocate_address", {}),
         ("stop_instances", {"InstanceIds": [NODE_ID]}),
         ("create_vpc", {"CidrBlock": "198.18.18.0/24"}),
-        ("create_tags", {"Resources": [NODE_ID], "Tags": []}),
+        ("create_tags", {"Resources": [NODE_ID], "Tags": [{"Key": "a", "Value": "b"}]}),
     ],
 )
 def test_a_dry_run_changes_nothing(site: Front, method: str, params: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from tests.unit.synthetic import clean, evidence_of, probe_ops
 KEYS = {
     *("schema_version", "scenario", "policy", "policy_sha256", "cloud", "timing", "seed", "started_at", "system"),
     *("verdict", "error", "outage", "outages", "phases", "checks", "calls", "registrations", "sip", "data", "faults"),
-    *("not_run", "deviations", "environment"),
+    *("not_run", "deviations", "environment", "noise"),
 }
 
 
@@ -32,10 +32,11 @@ def judged(seen: Evidence, *checkers: Checker) -> dict[str, Any]:
 def test_the_shape_of_results_json() -> None:
     results = json.loads(json.dumps(judged(clean(), outage())))
     assert results.keys() == KEYS
-    assert results["outage"].keys() == {"clock", "lower_s", "upper_s", "ended", "limit_s"}
+    assert results["outage"].keys() == {"clock", "transport", "lower_s", "upper_s", "ended", "limit_s"}
     assert results["outages"].keys() == {"options", "register", "new_call", "media"}
     row = {"lower_s", "upper_s", "ended", "starts_at_s", "outages", "flapping", "late"}
-    assert results["outages"]["options"].keys() == row
+    assert results["outages"]["options"].keys() == row | {"transport", "transports"}
+    assert results["outages"]["options"]["transports"]["udp"].keys() == row
     assert (results["outages"]["register"], results["outages"]["media"]) == (None, None)
     assert results["phases"].keys() == {*PHASES, "unexplained"}
     assert results["checks"][0].keys() == {"name", "verdict", "why", "metrics", "evidence"}
@@ -73,7 +74,7 @@ def test_no_outage_is_null_and_the_clocks_say_zero() -> None:
     quiet = [o for clock in synthetic.TIMINGS for o in probe_ops(clock, latency_s=0.01, down=(99, 99))]
     results = judged(evidence_of(quiet))
     assert (results["outage"], results["phases"]) == (None, None)
-    assert results["outages"]["options"] | {"late": 0} == {
+    assert results["outages"]["options"]["transports"]["udp"] | {"late": 0} == {
         **{"lower_s": 0.0, "upper_s": 0.0, "ended": True, "starts_at_s": None, "outages": 0, "flapping": 0, "late": 0}
     }
 

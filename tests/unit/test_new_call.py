@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.clients.call import Call, Line, Outcome
+from harness.clients.call import Call, Ended, Line, Outcome
 from harness.clients.sip.dialog import Invitation
 from harness.clients.sip.digest import Credentials
 from harness.clients.sip.message import Message, parse, response
@@ -41,6 +41,7 @@ class Rig:
         self.wire: list[Message] = []
         self.outcomes: list[Outcome] = []
         self.late: list[int] = []
+        self.ends: list[Ended] = []
         self.audio = FakeAudio()
         self.line = line or Line(credentials=Credentials(user="1998", password="p"), send=self._send)
         self.line.send = self._send
@@ -61,6 +62,7 @@ class Rig:
             deadline_s=1.0,
             decided=lambda call, outcome: self.outcomes.append(outcome),
             late=lambda call, at_ns: self.late.append(at_ns),
+            ended=lambda call, end: self.ends.append(end),
         )
         self.call.start()
 
@@ -102,6 +104,16 @@ def test_two_frames_each_way_are_a_call() -> None:
     assert rig.audio.remote == ("203.0.113.1", 35000)
     assert rig.methods == ["INVITE", "ACK", "BYE"]
     assert rig.audio.closed == 1
+
+
+def test_the_delays_of_rfc_6076_are_measured() -> None:
+    rig = answered()
+    rig.hear(("B", 12), ("A", 13), ("B", 32), ("A", 33))
+    assert rig.outcomes[0].value["srd_ms"] == 8.0
+    bye = rig.wire[-1]
+    rig.call.on_response(parse(response(bye, 200, "OK", to_tag="t")), 40 * MS)
+    rig.call.on_response(parse(response(bye, 200, "OK", to_tag="t")), 41 * MS)
+    assert [(end.code, end.sdd_ms) for end in rig.ends] == [(200, 40.0)]  # the rig's clock stands at 0 when it sends
 
 
 def test_requests_in_the_dialog_follow_its_route() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from harness.clients.probes import ProbeProcess, sip_options
+from harness.clients.probes import sip_options
+from harness.clients.processes import ProbeProcess
 from harness.observers import Observers
 from harness.rundir import RunDir
 
@@ -22,9 +23,10 @@ def process(code: str) -> subprocess.Popen[bytes]:
 
 WAITS = """
 import signal, sys
-signal.signal(signal.SIGTERM, lambda *_: sys.exit({}))
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # one that comes before the wait is not lost
 print("up", flush=True)
-signal.pause()
+signal.sigwait([signal.SIGTERM])
+sys.exit({})
 """
 ENDS = "print('up', flush=True); raise SystemExit(4)"
 

@@ -12,8 +12,10 @@ import pytest
 from harness import history
 from harness.clients import open_loop
 from harness.clients.open_loop import Turn
-from harness.clients.options import OptionsProbe, address
+from harness.clients.options import Options
 from harness.clients.recorder import Recorder
+from harness.clients.shooting import address
+from harness.clients.single_shot import SingleShot, UdpRoad
 from harness.clients.sip.message import parse, response
 from harness.clients.sip.transport import Address, UdpSocket
 from harness.history import Op, Pair
@@ -25,6 +27,15 @@ Behaviour = Callable[[bytes, Address], list[bytes]]
 
 def answering(code: int, reason: str = "Whatever") -> Behaviour:
     return lambda data, _: [response(parse(data), code, reason, to_tag="t")]
+
+
+def options_probe(recorder: Recorder, udp: UdpSocket, to: Address) -> SingleShot:
+    return SingleShot(
+        road=lambda shots: UdpRoad(shots, udp=udp, to=to),
+        exchange=lambda: Options(domain="pbx.test"),
+        deadline_s=DEADLINE_S,
+        recorder=recorder,
+    )
 
 
 def observe(tmp_path: Path, behaviour: Behaviour | None, *, sends: int = 1, delay_s: float = 0.0) -> list[Op]:
@@ -49,7 +60,7 @@ def observe(tmp_path: Path, behaviour: Behaviour | None, *, sends: int = 1, dela
             loop.add_reader(peer.fileno(), serve)
         recorder = Recorder(out, process="options", f="options")
         udp = UdpSocket(("127.0.0.1", 0))
-        probe = OptionsProbe(to=target, domain="pbx.test", deadline_s=DEADLINE_S, recorder=recorder, udp=udp)
+        probe = options_probe(recorder, udp, target)
         for n in range(sends):
             probe.send(Turn(n=n, slip_ms=0.0, skipped=0, slipped=False))
             await asyncio.sleep(0.005)
@@ -118,7 +129,7 @@ def test_a_send_that_never_left_is_a_failure(tmp_path: Path) -> None:
         recorder = Recorder(tmp_path / "o.jsonl", process="options", f="options")
         udp = UdpSocket(("127.0.0.1", 0))
         unreachable = ("192.0.2.1", 5060)  # from a loopback address there is no way out
-        probe = OptionsProbe(to=unreachable, domain="d", deadline_s=DEADLINE_S, recorder=recorder, udp=udp)
+        probe = options_probe(recorder, udp, unreachable)
         probe.send(Turn(n=0, slip_ms=0.0, skipped=0, slipped=False))
         assert probe.idle
         probe.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.clients.probes import arguments, new_calls, sip_options
+from harness.clients.probes import new_calls, sip_options
 
 CELL: Any = SimpleNamespace(
     public_ip="203.0.113.1",
@@ -21,8 +21,8 @@ CELL: Any = SimpleNamespace(
 
 
 def test_specs_are_plain_data() -> None:
-    assert asdict(sip_options()) == {"clock": "options", "period_s": 0.05, "deadline_s": 0.5}
-    assert asdict(new_calls(period_s=1)) == {"clock": "new_call", "period_s": 1, "deadline_s": 1.0}
+    assert asdict(sip_options()) == {"clock": "options", "period_s": 0.05, "deadline_s": 0.5, "transport": "udp"}
+    assert asdict(new_calls(period_s=1)) == {"clock": "new_call", "period_s": 1, "deadline_s": 1.0, "transport": "udp"}
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,9 @@ def test_what_cant_be_measured_is_refused_where_it_is_written(wrong: dict[str, f
 
 
 def test_calls_use_the_two_last_extensions() -> None:
-    argv = arguments(new_calls(), CELL)
+    argv = new_calls().arguments(CELL)
     assert argv[argv.index("--caller") + 1 :][:3] == ["1998", "--callee", "1999"]
 
 
 def test_the_password_is_in_no_argument() -> None:
-    assert not any("hush" in argument for argument in arguments(new_calls(), CELL) + arguments(sip_options(), CELL))
+    assert not any("hush" in argument for argument in new_calls().arguments(CELL) + sip_options().arguments(CELL))

@@ -11,8 +11,8 @@ from harness.faults.node import power_off
 from harness.nemesis import plan_rows
 from harness.scenario import Scenario, at
 
-OPTIONS: Any = SimpleNamespace(clock="options")
-CALLS: Any = SimpleNamespace(clock="new_call")
+OPTIONS: Any = SimpleNamespace(name="options", timing={"period_s": 0.1}, watch_s=0.0)
+CALLS: Any = SimpleNamespace(name="new_call", timing={"period_s": 0.1}, watch_s=0.0)
 
 
 def test_lists_become_tuples_and_the_last_heal_is_known() -> None:
@@ -28,7 +28,7 @@ def test_lists_become_tuples_and_the_last_heal_is_known() -> None:
     [
         ({"name": "Active Crash"}, "lower-case words"),
         ({"probes": []}, "nothing is measured"),
-        ({"probes": [OPTIONS, OPTIONS]}, "two probes for the same clock: options"),
+        ({"probes": [OPTIONS, OPTIONS]}, "two probes for the same: options"),
         ({"warmup_s": 0}, "must be above 0"),
         ({"recover_s": float("nan")}, "must be above 0"),
     ],

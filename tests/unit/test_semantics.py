@@ -30,12 +30,35 @@ def code_of(function: Any, *arguments: Any, **options: Any) -> str | None:
         ("198.18.4.11", False, "running", "Resource.AlreadyAssociated"),
         ("198.18.4.12", False, "running", None),
         (None, True, "stopped", None),
-        (None, True, "terminated", "IncorrectInstanceState"),
+        (None, True, "pending", "InvalidInstanceID"),
+        (None, True, "shutting-down", "InvalidInstanceID"),
+        (None, True, "terminated", "InvalidInstanceID"),
     ],
 )
-def test_associate(owner: str | None, allow: bool, state: Any, code: str | None) -> None:
-    options = {"target": "198.18.4.12", "target_state": state, "allow_reassociation": allow}
+@pytest.mark.parametrize("interface", [None, "eni-1"])
+def test_associate(owner: str | None, allow: bool, state: Any, code: str | None, interface: str | None) -> None:
+    options = {"target": "198.18.4.12", "instance_id": "i-1", "interface_id": interface, "target_state": state}
+    options["allow_reassociation"] = allow
+    if interface is not None and code == "InvalidInstanceID":
+        code = "IncorrectInstanceState"
     assert code_of(addresses.decide_associate, "203.0.113.33", owner, **options) == code
+
+
+@pytest.mark.parametrize(
+    ("action", "wanted_id", "public_ip", "code"),
+    [
+        ("AssociateAddress", "eipalloc-1", None, None),
+        ("AssociateAddress", None, "203.0.113.33", "InvalidParameterCombination"),
+        ("ReleaseAddress", None, "203.0.113.33", "InvalidParameterValue"),
+        ("DisassociateAddress", None, "203.0.113.33", "InvalidParameterValue"),
+        ("AssociateAddress", "eipalloc-1", "203.0.113.33", "InvalidParameterCombination"),
+        ("AssociateAddress", None, None, "MissingParameter"),
+    ],
+)
+def test_an_address_is_named_by_an_id(
+    action: str, wanted_id: str | None, public_ip: str | None, code: str | None
+) -> None:
+    assert code_of(addresses.check_named, action, wanted_id=wanted_id, public_ip=public_ip) == code
 
 
 def test_the_lowest_free_elastic_ip() -> None:

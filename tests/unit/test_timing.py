@@ -7,11 +7,10 @@ from random import Random
 from statistics import median
 
 import pytest
-from pydantic import ValidationError
 
 from harness import catalogue
 from harness.errors import UsageError
-from harness.region.timing import FAILOVER, INSTANT, OPERATIONS, Delay, Delays, read_timing
+from harness.region.timing import BESIDE, FAILOVER, INSTANT, OPERATIONS, Delay, Delays, Timing, read_timing
 
 SHIPPED = sorted(path.stem for path in catalogue.TIMINGS.glob("*.toml"))
 
@@ -64,8 +63,30 @@ def test_a_held_delay_wins_until_it_is_let_go() -> None:
 
 
 def test_only_thirty_real_samples_end_an_assumption() -> None:
-    with pytest.raises(ValidationError, match="fewer than 30"):
-        Delay(source="measured", samples_s=(1.0,) * 29)
+    few, enough = Delay(source="measured", samples_s=(1.0,) * 29), Delay(source="measured", samples_s=(1.0,) * 30)
+    assert (few.assumed, few.told) == (True, "assumed (measured)")
+    assert (enough.assumed, enough.told) == (False, "measured")
+
+
+@pytest.mark.parametrize("source", ["assumed", "Assumed ", "a blog", "eu-central-1, 2026-11, n=400"])
+def test_a_delay_without_samples_is_assumed_however_its_source_is_spelled(source: str) -> None:
+    delay = Delay(median_s=1, source=source)
+    assert delay.assumed and delay.told.startswith("assumed")
+    assert Timing(name="mine", delay={"attach": delay}).label == "mine (assumed)"
+
+
+@pytest.mark.parametrize("absent", [*FAILOVER, "api", "consistency", "start", "reboot", "recover", "status_checks"])
+def test_a_headline_says_assumed_while_anything_that_matters_is(absent: str) -> None:
+    measured = {name: Delay(source="measured", samples_s=(1.0,) * 30) for name in OPERATIONS}
+    assert Timing(name="mine", delay=measured).label == "mine"
+    some = Timing(name="mine", delay={name: delay for name, delay in measured.items() if name != absent})
+    assert (some.assumed, some.label) == ((absent,), "mine (assumed)")
+
+
+def test_what_no_run_waits_for_need_not_be_measured() -> None:
+    measured = {name: Delay(source="measured", samples_s=(1.0,) * 30) for name in OPERATIONS if name not in BESIDE}
+    timing = Timing(name="mine", delay=measured)
+    assert (timing.assumed, timing.label) == (BESIDE, "mine")
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,12 @@ from random import Random
 
 import pytest
 
+from harness import catalogue
 from harness.errors import UsageError
-from harness.region.timing import read_timing
+from harness.region.timing import BESIDE, OPERATIONS, read_timing
 from harness.region.timing_fit import as_toml, fit, read_samples, show_or_fit, table
+
+AWS = read_timing(catalogue.timing_path("aws"))
 
 
 def csv_of(path: Path, *rows: str) -> Path:
@@ -19,8 +22,10 @@ def csv_of(path: Path, *rows: str) -> Path:
 
 def test_thirty_samples_make_a_measured_delay_and_fewer_an_assumed_one(tmp_path: Path) -> None:
     rows = [f"detach,{1 + n / 100:.2f}" for n in range(30)] + ["attach,2.5"] * 29
-    fitted = fit(read_samples(csv_of(tmp_path / "s.csv", *rows)), name="mine", source="eu-central-1, 2026-11")
-    assert fitted.assumed == ("attach",)
+    samples = read_samples(csv_of(tmp_path / "s.csv", *rows))
+    fitted = fit(samples, name="mine", source="eu-central-1, 2026-11", base=AWS)
+    assert set(fitted.assumed) == set(OPERATIONS) - {"detach"}
+    assert fitted.delay["attach"].told == "assumed (eu-central-1, 2026-11, n=29)"
     assert fitted.label == "mine (assumed)"
     assert fitted.delay["detach"].source == "eu-central-1, 2026-11, n=30"
     assert fitted.delay["detach"].p95 == pytest.approx(1.28)
@@ -32,10 +37,26 @@ def test_what_was_fitted_is_a_file_that_can_be_read(tmp_path: Path) -> None:
     source, out = 'a "quoted" \\ place\n', tmp_path / "mine.toml"
     said = show_or_fit(str(csv_of(tmp_path / "s.csv", *rows)), name="mine", source=source, out=out)
     timing = read_timing(out)
-    assert timing.label == "mine"
+    assert timing.label == "mine (assumed)"
     assert timing.delay["address"].samples_s == tuple(round(2 + n / 10, 1) for n in range(40))
     assert said[-1].endswith(f"--timing {out}")
     assert as_toml(timing) == out.read_text()
+
+
+def test_what_was_not_sampled_takes_as_long_as_aws_is_assumed_to_take(tmp_path: Path) -> None:
+    out = tmp_path / "mine.toml"
+    show_or_fit(str(csv_of(tmp_path / "s.csv", *["attach,1.5"] * 30)), name="mine", source="here", out=out)
+    timing = read_timing(out)
+    assert {name: delay for name, delay in timing.delay.items() if name != "attach"} == {
+        name: delay for name, delay in AWS.delay.items() if name != "attach"
+    }
+    assert timing.delay["attach"].told == "here, n=30"
+
+
+def test_the_word_assumed_goes_when_all_is_measured(tmp_path: Path) -> None:
+    rows = [f"{name},1" for name in OPERATIONS if name not in BESIDE for _ in range(30)]
+    fitted = fit(read_samples(csv_of(tmp_path / "s.csv", *rows)), name="mine", source="here", base=AWS)
+    assert (fitted.label, fitted.assumed) == ("mine", BESIDE)
 
 
 def test_a_profile_is_shown_with_the_source_of_every_delay() -> None:

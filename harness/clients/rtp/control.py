@@ -84,6 +84,7 @@ class MediaEngine:
             child = subprocess.Popen(
                 [sys.executable, "-m", "harness.clients.rtp.engine", "--out", str(out), "--process", process],
                 stdin=theirs.fileno(),
+                start_new_session=True,  # Ctrl-C is for the one who holds the calls
             )
         reader, writer = await asyncio.open_connection(sock=ours, limit=_LONGEST_LINE)
         engine = cls(_process=child, _reader=reader, _writer=writer)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.clients.sip.message import Header, Message, request, uri_of
 from harness.clients.sip.transport import Address
+
+_LOOSE = re.compile(r";\s*lr\s*(?:[;=?]|$)", re.IGNORECASE)
 
 
 def new_branch() -> str:
@@ -107,3 +110,14 @@ class Dialog:
             ("CSeq", f"{cseq} {method}"),
         ]
         return request(method, self.target, [*fixed, *headers], body)
+
+
+def way(target: str, routes: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """Request-URI and Route of a request along a route set (RFC 3261 12.2.1.1): a first router that is not loose gets
+    the request addressed to it, and the target goes last."""
+    if not routes:
+        return target, ()
+    first = uri_of(routes[0])
+    if _LOOSE.search(first):
+        return target, routes
+    return first, (*routes[1:], f"<{target}>")

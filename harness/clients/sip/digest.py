@@ -16,7 +16,8 @@ HASHES: dict[str, Callable[[bytes], str]] = {
     "MD5": lambda data: hashlib.md5(data, usedforsecurity=False).hexdigest(),
     "SHA-256": lambda data: hashlib.sha256(data).hexdigest(),
 }
-_ANSWERS = {401: ("www-authenticate", "Authorization"), 407: ("proxy-authenticate", "Proxy-Authorization")}
+_ANSWERS = {"www-authenticate": "Authorization", "proxy-authenticate": "Proxy-Authorization"}
+_DEMANDS = {401: "www-authenticate", 407: "proxy-authenticate"}
 
 
 class BadChallenge(ValueError):
@@ -49,28 +50,44 @@ class Challenge:
 
 def challenge_of(response: Message) -> Challenge:
     """The first challenge of a 401 or 407 with an algorithm known here; `BadChallenge` if there is none."""
-    if response.code not in _ANSWERS:
+    if response.code not in _DEMANDS:
         raise BadChallenge(f"a {response.code} is no challenge")
-    asked, answer = _ANSWERS[response.code]
-    for value in (value for key, value in response.headers if key == asked):
-        scheme, _, rest = value.strip().partition(" ")
-        given = {m[1].lower(): _plain(m[2]) if m[2] is not None else m[3] for m in _PARAMETER.finditer(rest)}
-        algorithm = given.get("algorithm", "MD5").upper()
-        if scheme.lower() != "digest" or algorithm not in HASHES or "realm" not in given or "nonce" not in given:
-            continue
-        offered = [q.strip().lower() for q in given.get("qop", "").split(",") if q.strip()]
-        if offered and "auth" not in offered:
-            continue
-        return Challenge(
-            header=answer,
-            realm=given["realm"],
-            nonce=given["nonce"],
-            algorithm=algorithm,
-            qop=bool(offered),
-            opaque=given.get("opaque"),
-            stale=given.get("stale", "").lower() == "true",
-        )
+    asked = _DEMANDS[response.code]
+    for challenge in challenges_of(response):
+        if challenge.header == _ANSWERS[asked]:
+            return challenge
     raise BadChallenge(f"no {asked} that can be answered")
+
+
+def challenges_of(response: Message) -> list[Challenge]:
+    """What a 401 or 407 demands, one challenge per header and realm: the first whose algorithm is known here, because
+    servers put first what they like best (RFC 8760 2.4). A proxy may hand on several at once, of either kind (RFC 3261
+    22.3)."""
+    found: dict[tuple[str, str], Challenge] = {}
+    for name, value in response.headers:
+        if name in _ANSWERS and (challenge := _challenge(_ANSWERS[name], value)) is not None:
+            found.setdefault((challenge.header, challenge.realm), challenge)
+    return list(found.values()) if response.code in _DEMANDS else []
+
+
+def _challenge(header: str, value: str) -> Challenge | None:
+    scheme, _, rest = value.strip().partition(" ")
+    given = {m[1].lower(): _plain(m[2]) if m[2] is not None else m[3] for m in _PARAMETER.finditer(rest)}
+    algorithm = given.get("algorithm", "MD5").upper()
+    if scheme.lower() != "digest" or algorithm not in HASHES or "realm" not in given or "nonce" not in given:
+        return None
+    offered = [q.strip().lower() for q in given.get("qop", "").split(",") if q.strip()]
+    if offered and "auth" not in offered:
+        return None
+    return Challenge(
+        header=header,
+        realm=given["realm"],
+        nonce=given["nonce"],
+        algorithm=algorithm,
+        qop=bool(offered),
+        opaque=given.get("opaque"),
+        stale=given.get("stale", "").lower() == "true",
+    )
 
 
 def answer(

@@ -1,14 +1,18 @@
 """SIP messages (RFC 3261 section 7): parsed strictly where a measurement hangs on it, built byte by byte.
 
 `parse` takes one whole message (a datagram, or what a stream's framing cut out) and raises `BadMessage`, nothing else,
-for whatever it can't make sense of. Unknown headers and methods pass.
+for whatever it can't make sense of; where that is a request that should be told so, it is a `BadRequest` with the code
+to answer. Unknown headers and methods pass. The measure is RFC 4475 (grammar.py).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from harness.clients.sip import grammar
 
 Header = tuple[str, str]
 
@@ -31,13 +35,25 @@ COMPACT = {
 """Compact header names (RFC 3261 7.3.3 and the extensions that added some)."""
 
 MANDATORY = ("via", "from", "to", "call-id", "cseq")
-_TOKEN = re.compile(r"[A-Za-z0-9.!%*_+`'~-]+")
+ONCE = (*MANDATORY[1:], "max-forwards", "date", "expires")
+"""Headers that may occur once; of Content-Length several may agree."""
+
+BIGGEST_CSEQ = 2**31
 _TAG = re.compile(r";\s*tag\s*=\s*([^\s;,>]+)", re.IGNORECASE)
 _BRANCH = re.compile(r";\s*branch\s*=\s*([^\s;,]+)", re.IGNORECASE)
 
 
 class BadMessage(ValueError):
     """Not a SIP message, or one that says nothing certain."""
+
+
+class BadRequest(BadMessage):
+    """A request that is wrong in a way its sender can be told: `code` and the text are the answer to `request`."""
+
+    def __init__(self, why: str, *, request: Message, code: int = 400) -> None:
+        super().__init__(why)
+        self.request = request
+        self.code = code
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,16 +115,16 @@ def parse(data: bytes) -> Message:
     except UnicodeDecodeError as error:
         raise BadMessage("headers are not UTF-8") from error
     headers = tuple(_header(line) for line in lines[1:])
-    message = _start(lines[0], headers, _whole_body(headers, body))
-    for name in MANDATORY:
-        if message.get(name) is None:
-            raise BadMessage(f"no {name}")
-    number, _, method = (message.get("cseq") or "").partition(" ")
-    if not number.isascii() or not number.isdigit() or not _TOKEN.fullmatch(method.strip()):
-        raise BadMessage(f"cseq is {message.get('cseq')!r}")
-    if message.method and message.method != method.strip():
-        raise BadMessage(f"{message.method} with the cseq of {method.strip()}")
-    return message
+    message, code, wrong = _start(lines[0], headers)
+    wrong = wrong or _wrong_headers(message)
+    if not wrong:
+        try:
+            return _with_body(message, body)
+        except BadMessage as error:
+            wrong = str(error)
+    if message.is_response or message.method == "ACK" or not message.get("via"):
+        raise BadMessage(wrong)
+    raise BadRequest(wrong, request=message, code=code)
 
 
 def request(method: str, uri: str, headers: Iterable[Header], body: bytes = b"") -> bytes:
@@ -122,16 +138,17 @@ def response(
     """The bytes of a response (RFC 3261 8.2.6): Via, From, To, Call-ID, CSeq and Record-Route as in the request."""
     copied: list[Header] = [("Via", value) for value in to.all("via")]
     copied += [("Record-Route", value) for value in to.all("record-route")] if code > 100 else []
-    target = to.get("to") or ""
-    if code > 100 and not tag_of(target):
-        target = f"{target};tag={to_tag}"
-    copied += [("From", to.get("from") or ""), ("To", target)]
-    copied += [("Call-ID", to.call_id), ("CSeq", to.get("cseq") or "")]
+    for name in ("From", "To", "Call-ID", "CSeq"):
+        if (value := to.get(name.lower())) is not None:  # a 400 answers what lacks some, too
+            tagged = name == "To" and code > 100 and not tag_of(value)
+            copied.append((name, f"{value};tag={to_tag}" if tagged else value))
     return _build(f"SIP/2.0 {code} {reason}", [*copied, *headers], body)
 
 
 def split_list(value: str) -> list[str]:
     """Split a header value at its commas, not at those in quotes or in <>."""
+    if "," not in value:
+        return [value.strip()] if value.strip() else []
     parts: list[str] = []
     quoted = bracketed = escaped = False
     begin = 0
@@ -179,41 +196,92 @@ def _unquoted(value: str) -> str:
 
 
 def _unfold(head: str) -> Sequence[str]:
-    """Lines, with continuation lines (RFC 3261 7.3.1) joined."""
-    return re.sub(r"\r\n[ \t]+", " ", head.lstrip("\r\n")).split("\r\n")
+    """Lines, with continuation lines (RFC 3261 7.3.1) joined. A lone CR or LF ends no line and belongs in none."""
+    lines = re.sub(r"\r\n[ \t]+", " ", head.lstrip("\r\n")).split("\r\n")
+    if any("\r" in line or "\n" in line for line in lines):
+        raise BadMessage("a lone CR or LF")
+    return lines
 
 
 def _header(line: str) -> Header:
     name, colon, value = line.partition(":")
-    name = name.strip().lower()
-    if not colon or not _TOKEN.fullmatch(name):
+    name = name.strip(" \t").lower()
+    if not colon or not grammar.is_token(name):
         raise BadMessage(f"not a header: {line[:60]!r}")
-    return COMPACT.get(name, name), value.strip()
+    return COMPACT.get(name, name), value.strip(" \t")
 
 
-def _start(line: str, headers: tuple[Header, ...], body: bytes) -> Message:
+def _start(line: str, headers: tuple[Header, ...]) -> tuple[Message, int, str]:
+    """A message without its body; the code it would have to be answered with, and what is wrong with its start."""
     first, _, rest = line.partition(" ")
     if first == "SIP/2.0":
         code, _, reason = rest.partition(" ")
         if not re.fullmatch(r"[1-6][0-9][0-9]", code):
             raise BadMessage(f"not a status line: {line[:60]!r}")
-        return Message(headers=headers, body=body, code=int(code), reason=reason)
-    uri, _, version = rest.partition(" ")
-    if version != "SIP/2.0" or not uri or not _TOKEN.fullmatch(first):
+        return Message(headers=headers, code=int(code), reason=reason), 0, ""
+    uri, _, version = rest.strip(" ").rpartition(" ")
+    if not grammar.is_token(first) or not re.fullmatch(r"SIP/[0-9]+\.[0-9]+", version):
         raise BadMessage(f"not a request line: {line[:60]!r}")
-    return Message(headers=headers, body=body, method=first, uri=uri)
+    message = Message(headers=headers, method=first, uri=uri)
+    if version != "SIP/2.0":
+        return message, 505, "Version Not Supported"
+    if line != f"{first} {uri} {version}" or not grammar.is_request_uri(uri):
+        return message, 400, "Bad Request-Line"
+    return message, 400, ""
 
 
-def _whole_body(headers: tuple[Header, ...], body: bytes) -> bytes:
-    """The body cut to Content-Length (RFC 3261 18.3: a datagram may carry more, less is an error)."""
-    said = next((value for key, value in headers if key == "content-length"), None)
-    if said is None:
-        return body
-    if not re.fullmatch(r"[0-9]{1,9}", said):
-        raise BadMessage(f"content-length is {said[:20]!r}")
-    if len(body) < int(said):
-        raise BadMessage(f"{len(body)} bytes of a body of {said}")
-    return body[: int(said)]
+def _wrong_headers(message: Message) -> str:
+    """What is wrong with the headers that everyone has to understand; empty when nothing is."""
+    values: dict[str, list[str]] = {}
+    for name, value in message.headers:
+        values.setdefault(name, []).append(value)
+    for name in MANDATORY:
+        if name not in values:
+            return f"Missing {name}"
+    for name in ONCE:
+        if len(values.get(name, ())) > 1:
+            return f"Several {name}"
+    number, _, method = values["cseq"][0].partition(" ")
+    method = method.strip(" \t")
+    if not re.fullmatch(r"[0-9]{1,12}", number) or int(number) >= BIGGEST_CSEQ or not grammar.is_token(method):
+        return "Bad CSeq"
+    if not values["call-id"][0] or " " in values["call-id"][0]:
+        return "Bad Call-ID"
+    if message.method and message.method != method:
+        return "CSeq Of Another Method"
+    if not all(grammar.is_via(via) for via in message.all("via")) or not values["via"][0]:
+        return "Bad Via"
+    for name in ("from", "to"):
+        if not grammar.is_address(values[name][0]):
+            return f"Bad {name}"
+    return "" if message.is_response else _wrong_request(message, values)
+
+
+def _wrong_request(message: Message, values: dict[str, list[str]]) -> str:
+    """Answers are taken as they come there; who asks can be told."""
+    contacts = message.all("contact")
+    if not all(grammar.is_address(contact) for contact in contacts) and contacts != ["*"]:
+        return "Bad contact"
+    hops = values.get("max-forwards", ["70"])[0]
+    if not re.fullmatch(r"[0-9]{1,9}", hops) or int(hops) > 255:
+        return "Bad max-forwards"
+    if "date" in values and not values["date"][0].endswith(" GMT"):
+        return "Bad date"
+    return ""
+
+
+def _with_body(message: Message, body: bytes) -> Message:
+    """Its body is cut to Content-Length (RFC 3261 18.3: a datagram may carry more, less is an error)."""
+    said = {value for key, value in message.headers if key == "content-length"}
+    if len(said) > 1:
+        raise BadMessage("Several content-length")
+    for value in said:
+        if not re.fullmatch(r"[0-9]{1,9}", value):
+            raise BadMessage("Bad content-length")
+        if len(body) < int(value):
+            raise BadMessage(f"{len(body)} bytes of a body of {int(value)}")
+        body = body[: int(value)]
+    return dataclasses.replace(message, body=body)
 
 
 def _build(start: str, headers: Iterable[Header], body: bytes) -> bytes:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from threading import RLock
 
 from harness.region.calls import AwsError
 from harness.region.semantics.instances import InstanceState
+from harness.region.state import Address, Instance
 
 RESERVED_HOSTS = 4
 """AWS reserves the first four addresses and the last one of every subnet."""
@@ -43,17 +45,93 @@ class Moves:
             return left
 
 
+NEEDED = {
+    "AssociateAddress": (
+        "InvalidParameterCombination",
+        "You must specify an allocation id when mapping an address to a VPC instance",
+    ),
+    "ReleaseAddress": (
+        "InvalidParameterValue",
+        "You must specify an allocation id when releasing a VPC elastic IP address",
+    ),
+    "DisassociateAddress": (
+        "InvalidParameterValue",
+        "You must specify an association id when unmapping an address from a VPC instance",
+    ),
+}
+"""Action: the answer to a call that names an address by itself alone."""
+
+
+def check_named(action: str, *, wanted_id: str | None, public_ip: str | None) -> str:
+    """The id of the allocation, or of the association, that the call names.
+
+    It is required, PublicIp is of a time before VPCs (API reference). The codes are what AWS is seen to answer.
+    """
+    if wanted_id is not None and public_ip is not None:
+        raise AwsError(
+            "InvalidParameterCombination", "You may specify public IP or the id, but not both in the same call"
+        )
+    if wanted_id is not None:
+        return wanted_id
+    if public_ip is not None:
+        raise AwsError(*NEEDED[action])
+    raise AwsError("MissingParameter", f"{action} needs the id of an allocation, or of an association.")
+
+
 def decide_associate(
-    public_ip: str, owner: str | None, *, target: str, target_state: InstanceState, allow_reassociation: bool
+    public_ip: str,
+    owner: str | None,
+    *,
+    target: str,
+    instance_id: str,
+    interface_id: str | None,
+    target_state: InstanceState,
+    allow_reassociation: bool,
 ) -> None:
     """AssociateAddress: in a VPC an address moves without asking, unless the caller said it must not.
 
-    `owner` and `target` are private addresses.
+    `owner` and `target` are private addresses; `interface_id` is given when the call names the interface, not the
+    instance. An instance has to be running or stopped. The reference has no code for one that is not; these two are
+    what AWS is seen to answer. Of one that is `stopping` nothing is known: it is taken.
     """
-    if target_state in ("terminated", "shutting-down"):
-        raise AwsError("IncorrectInstanceState", f"The instance with address {target} is {target_state}.")
+    if target_state in ("pending", "shutting-down", "terminated"):
+        if interface_id is not None:
+            raise AwsError(
+                "IncorrectInstanceState",
+                f"The {target_state} instance to which '{interface_id}' is attached is not in a valid state for this "
+                "operation",
+            )
+        raise AwsError(
+            "InvalidInstanceID",
+            f"The {target_state} instance '{instance_id}' is not in a valid state for this operation.",
+        )
     if owner is not None and owner != target and not allow_reassociation:
         raise AwsError("Resource.AlreadyAssociated", f"resource {public_ip} is already associated with {owner}")
+
+
+def agreed(addresses: Iterable[Address], instances: Iterable[Instance]) -> tuple[list[Address], list[Instance]]:
+    """The records to be replaced so that no two of them contradict each other.
+
+    An Elastic IP leads to a private address that its living instance has, of several at one private address the one
+    with the latest place in the table (the records don't say which came last: ours); an instance has a public address
+    of its own only while it lives and no Elastic IP leads to its primary private address.
+    """
+    everybody = list(instances)
+    records = {record.instance_id: record for record in everybody if not record.terminated}
+    held: dict[str, Address] = {}
+    mended: list[Address] = []
+    for address in addresses:
+        owner = records.get(address.instance_id or "")
+        if address.association_id is None and address.instance_id is None and address.private_ip is None:
+            continue
+        if owner is None or address.private_ip not in owner.private_ips:
+            mended.append(replace(address, association_id=None, instance_id=None, private_ip=None))
+            continue
+        if (other := held.get(address.private_ip)) is not None:
+            mended.append(replace(other, association_id=None, instance_id=None, private_ip=None))
+        held[address.private_ip] = address
+    too_many = [r for r in everybody if r.own_public is not None and (r.terminated or r.private_ip in held)]
+    return mended, [replace(record, own_public=None) for record in too_many]
 
 
 def free_elastic(elastic: IPv4Network, taken: Iterable[str]) -> IPv4Address:
@@ -71,7 +149,7 @@ def free_own(elastic: IPv4Network, taken: Iterable[str]) -> IPv4Address:
     for address in list(elastic.subnets(prefixlen_diff=1))[1]:
         if str(address) not in used and address != elastic.broadcast_address:
             return address
-    raise AwsError("InsufficientAddressCapacity", "Not enough available addresses to satisfy the request.")
+    raise AwsError("InsufficientAddressCapacity", "Not enough available addresses to satisfy the request.", 500)
 
 
 def decide_assign(

@@ -6,7 +6,7 @@ document AWS-RunShellScript (commands, workingDirectory, executionTimeout 3600 s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -87,8 +87,10 @@ def read_order(data: Mapping[str, Any]) -> Order:
     execution = _one("executionTimeout", parameters.get("executionTimeout"), str(DEFAULT_EXECUTION_S))
     if not (execution.isascii() and execution.isdigit() and 1 <= int(execution[:9]) <= MAX_EXECUTION_S):
         raise AwsError("InvalidParameters", f"executionTimeout is 1 to {MAX_EXECUTION_S}, not {execution[:64]!r}.")
+    if data.get("DocumentVersion") not in (None, "", "$DEFAULT", "$LATEST", "1"):
+        raise AwsError("InvalidDocumentVersion", "The document version isn't valid or doesn't exist.")
     delivery = data.get("TimeoutSeconds", DEFAULT_DELIVERY_S)
-    if not isinstance(delivery, int) or not MIN_DELIVERY_S <= delivery <= MAX_DELIVERY_S:
+    if not isinstance(delivery, int) or isinstance(delivery, bool) or not MIN_DELIVERY_S <= delivery <= MAX_DELIVERY_S:
         raise AwsError("ValidationException", f"TimeoutSeconds is {MIN_DELIVERY_S} to {MAX_DELIVERY_S}.")
     instance_ids = _texts("InstanceIds", data.get("InstanceIds"))
     if len(instance_ids) > MAX_INSTANCES:
@@ -106,9 +108,9 @@ def read_order(data: Mapping[str, Any]) -> Order:
     )
 
 
-def check_instances(instance_ids: Sequence[str], terminated: Mapping[str, bool]) -> None:
-    """InvalidInstanceId for instances that are unknown or terminated; off or stopping ones can be sent to."""
-    bad = [i for i in instance_ids if terminated.get(i, True)]
+def check_instances(instance_ids: Sequence[str], takers: Collection[str]) -> None:
+    """InvalidInstanceId for instances that are not among `takers`."""
+    bad = [i for i in instance_ids if i not in takers]
     if bad:
         raise AwsError(
             "InvalidInstanceId", f"Instances [[{', '.join(bad)}]] not in a valid state for account {BOOKS_ACCOUNT}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses, ip_network
 from typing import Literal
 
-from harness.region.calls import AwsError
+from harness.region.calls import AwsError, number
 
 TABLE = "pbx_chaos_sg"
 TRACKED = 127
@@ -54,9 +54,10 @@ def protocol_number(text: str) -> int | None:
         return known
     if text.lower() in ("-1", "all"):
         return None
-    if text.isdigit() and int(text) <= 255:
-        return int(text)
-    raise AwsError("InvalidParameterValue", f"Invalid value '{text}' for IP protocol. Unknown protocol.")
+    found = number(text)
+    if found is not None and 0 <= found <= 255:
+        return found
+    raise AwsError("InvalidParameterValue", f"Invalid value '{text[:64]}' for IP protocol. Unknown protocol.")
 
 
 def protocol_name(protocol: int | None) -> str:
@@ -313,7 +314,7 @@ def _line(one: Permission, networks: Sequence[IPv4Network], side: Side, verdict:
 def _number(text: str | None) -> int | None:
     if text is None:
         return None
-    try:
-        return int(text)
-    except ValueError:
-        raise AwsError("InvalidParameterValue", f"Invalid value '{text}' for port range.") from None
+    found = number(text)
+    if found is None:
+        raise AwsError("InvalidParameterValue", f"Invalid value '{text[:64]}' for port range.")
+    return found

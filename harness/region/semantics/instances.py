@@ -175,6 +175,16 @@ def no_capacity(instance_type: str, zone: str) -> AwsError:
     )
 
 
+def check_hibernation(instance_id: str, *, asked: bool) -> None:
+    """StopInstances(Hibernate): only of an instance that was launched for it, which none is here (a real AWS refuses
+    it in these words; that a hibernation which fails becomes a plain stop is for those that were)."""
+    if asked:
+        raise AwsError(
+            "UnsupportedHibernationConfiguration",
+            f"The instance can't be hibernated because it was not configured at launch for hibernation: {instance_id}",
+        )
+
+
 def check_stop_allowed(instance_id: str, *, stop_protected: bool) -> None:
     """StopInstances: refused under stop protection, whatever state the instance is in (the order is ours)."""
     if stop_protected:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_network
 from typing import Any
 
-from harness.region.calls import AwsError
+from harness.region.calls import AwsError, number
 from harness.region.semantics import filters
 
 TABLE = "pbx_chaos"
@@ -164,7 +164,7 @@ def _integer(params: Mapping[str, str], name: str) -> int | None:
     text = params.get(name)
     if text is None:
         return None
-    try:
-        return int(text)
-    except ValueError:
-        raise AwsError("InvalidParameterValue", f"Value ({text}) for parameter {name} is invalid.") from None
+    found = number(text)
+    if found is None:
+        raise AwsError("InvalidParameterValue", f"Value ({text[:64]}) for parameter {name} is invalid.")
+    return found

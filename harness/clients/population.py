@@ -1,0 +1,137 @@
+"""Thousands of registered clients in one process: they keep themselves registered, and come back as their kind does.
+
+    python -m harness.clients.population --kind desktop --count 2000 --first 2000 --to IP:PORT --domain pbx.test …
+
+Everyone registers once at the start, a bounded number side by side; expiries are spread, so that refreshes are, too.
+Once a second it is told how many are registered; what happens to a client is told when it happens (`client`). The
+password comes from the environment (PBX_CHAOS_SIP_PASSWORD).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from harness.clients import open_loop
+from harness.clients.kinds import KINDS, ClientKind, kind
+from harness.clients.new_call import PASSWORD
+from harness.clients.recorder import Recorder
+from harness.clients.shooting import address
+from harness.clients.sip.agent import Account, UserAgent
+from harness.clients.sip.reply import Event
+from harness.clients.sip.transport import Address, local_address_towards
+from harness.clock import now_ns
+from harness.errors import InfrastructureError
+
+BESIDE = 50
+"""How many clients register side by side at the start."""
+
+BEAT_S = 1.0
+TOLD = ("flow_up", "flow_down", "registered", "register_failed")
+
+
+class Population:
+    """Needs a running event loop."""
+
+    def __init__(
+        self,
+        *,
+        own: ClientKind,
+        to: Address,
+        domain: str,
+        password: str,
+        local_ip: str,
+        users: range,
+        recorder: Recorder,
+    ) -> None:
+        self._own = own
+        self._recorder = recorder
+        self._registered: set[str] = set()
+        self._agents = [
+            UserAgent(
+                account=Account(user=str(user), password=password, domain=domain),
+                to=to,
+                local_ip=local_ip,
+                behaviour=own.behaviour,
+                on_event=partial(self._on_event, str(user)),
+            )
+            for user in users
+        ]
+
+    async def register(self) -> None:
+        """Everyone registers; `InfrastructureError` when one of them can't."""
+        asking = asyncio.Semaphore(BESIDE)
+
+        async def one(agent: UserAgent) -> None:
+            async with asking:
+                await agent.start()
+
+        await asyncio.gather(*(one(agent) for agent in self._agents))
+        missing = len(self._agents) - len(self._registered)
+        if missing:
+            raise InfrastructureError(f"{missing} of {len(self._agents)} clients could not register")
+
+    def beat(self) -> None:
+        """Tell how many are registered."""
+        up, of = len(self._registered), len(self._agents)
+        error = None if up == of else f"{of - up} of {of} not registered"
+        value = {"up": up, "of": of}
+        self._recorder.op(f"clients_{self._own.name}", "ok" if up == of else "fail", now_ns(), value, error=error)
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(agent.stop() for agent in self._agents))
+
+    def _on_event(self, user: str, event: Event) -> None:
+        if event.kind not in TOLD:
+            return
+        if event.kind == "registered":
+            self._registered.add(user)
+        elif event.kind != "flow_up":
+            self._registered.discard(user)
+        value = {"client": user, "kind": self._own.name, "transport": self._own.transport, "event": event.kind}
+        self._recorder.op("client", "ok", event.time_ns, {**value, **event.detail})
+
+
+async def _populate(args: argparse.Namespace) -> None:
+    stop = open_loop.stop_on_signals()
+    recorder = Recorder(args.out, process=args.process, f="client")
+    population = Population(
+        own=kind(args.kind),
+        to=args.to,
+        domain=args.domain,
+        password=os.environ.get(PASSWORD, ""),
+        local_ip=args.local or local_address_towards(args.to),
+        users=range(args.first, args.first + args.count),
+        recorder=recorder,
+    )
+    try:
+        await population.register()
+        while not stop.is_set():
+            population.beat()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_S):
+                    await stop.wait()
+    finally:
+        await population.stop()
+        recorder.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m harness.clients.population", description=__doc__)
+    parser.add_argument("--to", type=address, required=True, metavar="IP:PORT")
+    parser.add_argument("--domain", required=True)
+    parser.add_argument("--kind", choices=list(KINDS), required=True)
+    parser.add_argument("--count", type=int, required=True, help="clients")
+    parser.add_argument("--first", type=int, required=True, help="first extension")
+    parser.add_argument("--local", metavar="IP", help="address to use (default: the route's)")
+    parser.add_argument("--process", default="population")
+    parser.add_argument("--out", type=Path, default=Path("/dev/stdout"))
+    open_loop.main(_populate(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""What a failover did to registered clients: how many lost their way to the PBX, and the storm of their coming back.
+
+Pure: ops in, the `registrations` of results.json out. A client is back when the PBX has accepted its REGISTER again
+after it lost its flow or a refresh; one that noticed nothing (a phone on UDP between two refreshes) is counted as that,
+its binding is the ledger's business.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.clock import NS_PER_S
+from harness.history import Op
+
+QUANTILES = (0.5, 0.9, 0.99, 1.0)
+
+
+@dataclass(kw_only=True)
+class _Client:
+    kind: str
+    transport: str
+    registered_before: bool = False
+    lost_ns: int | None = None
+    back_ns: int | None = None
+    refused: int = 0
+
+
+@dataclass(kw_only=True)
+class _Storm:
+    clients: dict[str, _Client] = field(default_factory=dict)
+    registers: Counter[int] = field(default_factory=Counter)
+    handshakes: Counter[int] = field(default_factory=Counter)
+
+
+def figures(ops: Iterable[Op], *, fault_ns: int) -> dict[str, Any] | None:
+    """Totals and a row per kind and transport; None when no population was registered. Seconds count from the fault."""
+    storm = _Storm()
+    for op in ops:
+        if op.f == "client":
+            _take(storm, op, fault_ns)
+    before = [client for client in storm.clients.values() if client.registered_before]
+    if not before:
+        return None
+    groups: dict[tuple[str, str], list[_Client]] = {}
+    for client in before:
+        groups.setdefault((client.kind, client.transport), []).append(client)
+    return {
+        **_row(before, fault_ns),
+        "peak_registers_per_s": max(storm.registers.values(), default=0),
+        "peak_handshakes_per_s": max(storm.handshakes.values(), default=0),
+        "by_kind": [
+            {"kind": kind, "transport": transport, **_row(group, fault_ns)}
+            for (kind, transport), group in groups.items()
+        ],
+    }
+
+
+def _take(storm: _Storm, op: Op, fault_ns: int) -> None:
+    value = op.value
+    client = storm.clients.setdefault(value["client"], _Client(kind=value["kind"], transport=value["transport"]))
+    event = value["event"]
+    if op.time_ns < fault_ns:
+        client.registered_before = event == "registered" or (client.registered_before and event == "flow_up")
+        return
+    second = (op.time_ns - fault_ns) // NS_PER_S
+    if event in ("flow_down", "register_failed"):
+        client.lost_ns = op.time_ns if client.lost_ns is None else client.lost_ns
+        client.back_ns = None
+        client.refused += event == "register_failed" and value.get("code") is not None
+    elif event == "registered":
+        storm.registers[second] += 1
+        if client.lost_ns is not None and client.back_ns is None:
+            client.back_ns = op.time_ns
+    elif event == "flow_up":
+        storm.handshakes[second] += client.transport in ("tls", "wss")
+
+
+def _row(clients: Sequence[_Client], fault_ns: int) -> dict[str, Any]:
+    lost = [client for client in clients if client.lost_ns is not None]
+    back = sorted((c.back_ns - fault_ns) / NS_PER_S for c in lost if c.back_ns is not None)
+    return {
+        "total": len(clients),
+        "lost": len(lost),
+        "not_back": len(lost) - len(back),
+        "refused": sum(client.refused for client in clients),
+        "back_s": {f"{q:.0%}": _quantile(back, len(lost), q) for q in QUANTILES} if lost else None,
+    }
+
+
+def _quantile(back: Sequence[float], lost: int, q: float) -> float | None:
+    """After how many seconds this share of the lost was back; None while fewer than that are."""
+    rank = math.ceil(q * lost)
+    return round(back[rank - 1], 3) if rank <= len(back) else None

@@ -1,0 +1,56 @@
+"""The storm after a failover, from planted events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.history import Op
+from harness.registrations import figures
+from tests.unit.synthetic import at, op
+
+
+def event(seconds: float, client: str, name: str, *, kind: str = "desktop", **value: Any) -> Op:
+    transport = {"desktop": "tls", "ip_phone": "udp"}[kind]
+    return op(seconds, "client", "ok", {"client": client, "kind": kind, "transport": transport, "event": name, **value})
+
+
+def of(*ops: Op) -> Any:
+    return figures(sorted(ops, key=lambda o: o.time_ns), fault_ns=at(5.0))
+
+
+def test_the_shares_count_from_the_fault_and_over_those_that_were_lost() -> None:
+    ops = [event(0.0, f"c{n}", "registered") for n in range(12)]
+    ops += [event(8.0, f"c{n}", "flow_down") for n in range(10)]
+    ops += [event(9.0 + n, f"c{n}", "registered") for n in range(10)]
+    found = of(*ops)
+    assert (found["total"], found["lost"], found["not_back"]) == (12, 10, 0)
+    assert found["back_s"] == {"50%": 8.0, "90%": 12.0, "99%": 13.0, "100%": 13.0}
+
+
+def test_a_share_that_was_never_reached_is_null() -> None:
+    ops = [event(0.0, "a", "registered"), event(0.0, "b", "registered")]
+    found = of(*ops, event(6, "a", "flow_down"), event(6, "b", "flow_down"), event(7, "a", "registered"))
+    assert found["not_back"] == 1
+    assert found["back_s"] == {"50%": 2.0, "90%": None, "99%": None, "100%": None}
+
+
+def test_a_client_that_falls_again_is_back_only_for_the_last_time() -> None:
+    found = of(
+        event(0, "a", "registered"), event(6, "a", "flow_down"), event(7, "a", "registered"),
+        event(8, "a", "flow_down"), event(11, "a", "registered"),
+    )  # fmt: skip
+    assert found["back_s"]["100%"] == 6.0
+
+
+def test_refusals_peaks_and_kinds() -> None:
+    ops = [event(0, "a", "registered"), event(0, "p", "registered", kind="ip_phone")]
+    ops += [event(6, "a", "flow_down"), event(7, "a", "flow_up"), event(7.1, "a", "register_failed", code=503)]
+    ops += [event(7.2, "a", "register_failed", code=None), event(7.9, "a", "flow_up"), event(7.95, "a", "registered")]
+    found = of(*ops)
+    assert (found["refused"], found["peak_handshakes_per_s"], found["peak_registers_per_s"]) == (1, 2, 1)
+    assert [(r["kind"], r["lost"], r["back_s"]) for r in found["by_kind"]][1] == ("ip_phone", 0, None)
+
+
+def test_who_was_not_registered_before_the_fault_does_not_count() -> None:
+    assert of(event(6, "late", "registered")) is None
+    assert of(event(0, "a", "registered"), event(1, "a", "flow_down"), event(6, "a", "registered")) is None
