@@ -43,7 +43,7 @@ demo: setup
 	@$(VENV)/bin/pbx-chaos run active-node-crash --policy tuned --seed 7 --out $(OUT)
 
 test: setup check
-	@$(PY) -m harness.images --localstack
+	@$(PY) -m harness.images --localstack --client
 	@$(PY) -m tests.contract -m 'not soak' -q -x
 	@$(PY) -m pytest tests/integration scenarios tests/ground_truth -m 'not soak' -q -x --durations=10
 

@@ -1,9 +1,9 @@
 """The images of the containers, built once per content and reused: the base image, a node, and the network tools;
-LocalStack's only where it is asked for.
+LocalStack's and the one with the real client programs (Chromium, baresip, SIPp) only where they are asked for.
 
 An image's tag is the hash of what it is made from, so a change builds anew and nothing else does. Where no registry
 can be reached the base image is made from Debian's packages (mmdebstrap). `python -m harness.images` builds what a cell
-needs, with `--localstack` LocalStack's too.
+needs, with `--localstack` and `--client` those too.
 """
 
 from __future__ import annotations
@@ -46,36 +46,43 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """References of the images a cell is made of; `localstack` only where its books are to be kept by that."""
+    """References of the images a cell is made of; `localstack` only where its books are to be kept by that, `client`
+    only where a browser, a softphone or load takes part."""
 
     node: str
     net: str
     localstack: str | None = None
+    client: str | None = None
 
 
-def wanted(*, localstack: bool = False) -> Images:
-    """The images of this checkout, whether they are built or not."""
+def wanted(*, localstack: bool = False, programs: bool = False) -> Images:
+    """The images of this checkout, whether they are built or not; with `programs` that of the client programs too."""
     return Images(
-        node=_reference("node"), net=_reference("net"), localstack=_reference("localstack") if localstack else None
+        node=_reference("node"),
+        net=_reference("net"),
+        localstack=_reference("localstack") if localstack else None,
+        client=_reference("client") if programs else None,
     )
 
 
-def missing(client: Any, *, localstack: bool = False) -> list[str]:
+def missing(client: Any, *, localstack: bool = False, programs: bool = False) -> list[str]:
     """References of the images that would have to be built."""
-    images = wanted(localstack=localstack)
-    return [r for r in (images.net, images.node, images.localstack) if r is not None and not _exists(client, r)]
+    images = wanted(localstack=localstack, programs=programs)
+    references = (images.net, images.node, images.localstack, images.client)
+    return [r for r in references if r is not None and not _exists(client, r)]
 
 
-def ensure(client: Any, *, say: Say, localstack: bool = False) -> Images:
+def ensure(client: Any, *, say: Say, localstack: bool = False, programs: bool = False) -> Images:
     """Build what is missing; raises `InfrastructureError` with the end of the build's output when that fails.
 
     With `localstack` also LocalStack's image: the public one where a token is given and it can be pulled, else ours.
     """
     public = _public_localstack(client, say) if localstack else None
-    images = wanted(localstack=localstack and public is None)
-    if missing(client, localstack=images.localstack is not None):
+    images = wanted(localstack=localstack and public is None, programs=programs)
+    if missing(client, localstack=images.localstack is not None, programs=programs):
         _ensure_base(client, say)
-    for name, reference in (("net", images.net), ("node", images.node), ("localstack", images.localstack)):
+    parts = {"net": images.net, "node": images.node, "localstack": images.localstack, "client": images.client}
+    for name, reference in parts.items():
         if reference is not None and not _exists(client, reference):
             say(f"building {reference} (once, a few minutes)")
             _build(client, ROOT / name, reference)
@@ -160,6 +167,8 @@ def _build(client: Any, folder: Path, reference: str) -> None:
         requirements = context / "requirements.txt"
         if requirements.exists():
             _fetch_wheels(requirements, context / "wheels")
+        if (context / "package-lock.json").exists() and shutil.which("npm"):
+            run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(context)], timeout_s=300)
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
             tar.add(context, arcname=".")
@@ -191,14 +200,20 @@ def main() -> int:
     """Build what is missing; prints one line per step."""
     parser = argparse.ArgumentParser(prog="python -m harness.images", description="build the images that are missing")
     parser.add_argument("--localstack", action="store_true", help="LocalStack's too (1-2 minutes)")
+    parser.add_argument("--client", action="store_true", help="that of Chromium, baresip and SIPp too (2-3 minutes)")
     options = parser.parse_args()
+
+    def say(line: str) -> None:
+        print(f"images: {line}", flush=True)
+
     try:
         client = engine.connect()
-        images = ensure(client, say=lambda line: print(f"images: {line}", flush=True), localstack=options.localstack)
+        images = ensure(client, say=say, localstack=options.localstack, programs=options.client)
     except (InfrastructureError, DockerException, RequestException) as error:
         print(f"images: {error}", file=sys.stderr)
         return 2
-    print(f"images: {', '.join(r for r in (images.node, images.net, images.localstack) if r)} are there")
+    built = (images.node, images.net, images.localstack, images.client)
+    print(f"images: {', '.join(r for r in built if r)} are there")
     return 0
 
 

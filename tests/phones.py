@@ -111,11 +111,11 @@ class Phone:
         headers = self._dialog_headers(uri, secrets.token_hex(8), 1, "OPTIONS")
         return self._ask("OPTIONS", uri, headers, timeout_s=timeout_s)
 
-    def call(self, extension: str) -> tuple[Message | None, Call | None]:
+    def call(self, extension: str, *, extra: tuple[Header, ...] = ()) -> tuple[Message | None, Call | None]:
         """INVITE; the final answer, and the call when it was a 200."""
         media = Media(self._make_socket())
         uri, call_id = f"sip:{extension}@{self.domain}", secrets.token_hex(8)
-        headers = [("Contact", self._contact), ("Content-Type", "application/sdp")]
+        headers = [("Contact", self._contact), ("Content-Type", "application/sdp"), *extra]
         final, sent = self._authenticated("INVITE", uri, uri, call_id, headers, body=_sdp(media.local))
         if final is None or final.code != 200:
             media.close()

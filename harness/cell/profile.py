@@ -85,11 +85,61 @@ class Recovers:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One kind of data that the PBX keeps on the volume.
+
+    `read` is an executable in the profile's folder: run on the active node it prints what is there as JSON lines
+    (docs/add-a-pbx.md). What was acknowledged to a client longer than `durable_after_s` before a crash is there after it.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    read: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    durable_after_s: Annotated[float, Field(ge=0)] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recordings(Kind):
+    """Recordings of calls: those whose INVITE carries `header` ("Name: value"); None: the profile does not say which."""
+
+    header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+: \S.*$")] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts(Kind):
+    """Prompts: calling `extension` plays one of them from the volume."""
+
+    extension: Annotated[int, Field(gt=0)] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The four kinds of data; None: not declared, so that nothing can be said about it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    database: Kind | None = None
+    recordings: Recordings | None = None
+    logs: Kind | None = None
+    prompts: Prompts | None = None
+
+    @property
+    def declared(self) -> dict[str, Kind]:
+        """What is declared, by name."""
+        kinds = {
+            "database": self.database,
+            "recordings": self.recordings,
+            "logs": self.logs,
+            "prompts": self.prompts,
+        }
+        return {name: kind for name, kind in kinds.items() if kind is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Profile:
     """The whole file, and the folder it lies in. `params` are the agent's instance parameters, facts in braces.
 
-    `main_process` is the name (/proc/PID/comm) of the process that makes a node the active PBX while it lives. `data`
-    has, per kind (database, recordings, logs, prompts), how it is created and read back; none is evaluated yet.
+    `main_process` is the name (/proc/PID/comm) of the process that makes a node the active PBX while it lives.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -104,11 +154,11 @@ class Profile:
     media: Media | None = None
     extensions: Extensions
     recovers: Recovers = field(default_factory=Recovers)
-    data: dict[str, dict[str, Scalar]] = field(default_factory=dict)
+    data: Data = field(default_factory=Data)
     folder: Path = Path()
 
     def command(self, name: str, *, node: str, private_ip: str, public_ip: str) -> list[str]:
-        """The command line that runs `init`, `start`, `stop` or `check` on a node, outside the cluster's control."""
+        """The command line that runs one of the profile's commands on a node, outside the cluster's control."""
         there = f"{PROFILES_ON_NODE}/{self.name}"
         given = {
             "DATA_DIR": self.data_dir,
@@ -134,7 +184,8 @@ def load_profile(name_or_path: str, *, folder: Path = PROFILES) -> Profile:
         raise UsageError(f"{path} can't be read: {error}") from None
     profile = replace(parse_profile(text, source=str(path)), folder=path.resolve().parent)
     if profile.agent == SHIPPED_AGENT:
-        lacking = [name for name in COMMANDS if not os.access(profile.folder / name, os.X_OK)]
+        needed = dict.fromkeys((*COMMANDS, *(kind.read for kind in profile.data.declared.values())))
+        lacking = [name for name in needed if not os.access(profile.folder / name, os.X_OK)]
         if lacking:
             raise UsageError(f"{path}: beside it there must be executables {', '.join(lacking)}")
     return profile

@@ -25,6 +25,7 @@ class ProbeProcess:
         self._name = name
         self._log = log
         self._stop_s = stop_s
+        self._asked = False
 
     def check_alive(self) -> None:
         """`InfrastructureError` with the client's last words when it has ended: nobody measures any more."""
@@ -33,9 +34,10 @@ class ProbeProcess:
             raise InfrastructureError(f"the {self._name} probe ended with {code}: {self._last_words()}")
 
     def ask_to_stop(self) -> None:
-        """From now on it finishes what it is at."""
-        if self._process.poll() is None:
+        """From now on it finishes what it is at. Said once: a second signal would meet it with its handler gone."""
+        if not self._asked and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
+        self._asked = True
 
     def stop(self, timeout_s: float | None = None) -> None:
         """End it after what it still waits for; `InfrastructureError` when it had to be killed or had failed before."""

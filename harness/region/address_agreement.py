@@ -25,11 +25,8 @@ def restore(plane: Plane) -> None:
 def _mend(plane: Plane) -> None:
     """Nobody has an address who can't have it."""
     addresses, instances = agreed(plane.state.addresses.values(), plane.state.instances.values())
-    with plane.state.together():
-        for address in addresses:
-            plane.state.put(address)
-        for instance in instances:
-            plane.state.put(instance)
+    if addresses or instances:
+        plane.state.put(*addresses, *instances)
     for address in addresses:
         plane.journal.record("association_dropped", public_ip=address.public_ip)
 

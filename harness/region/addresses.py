@@ -44,7 +44,8 @@ class Addresses:
         self._journal = journal
         self._lock = RLock()
         self._file = topology.state_dir / TABLE_FILE
-        self._known = self.table()
+        self._known: dict[IPv4Address, IPv4Address] | None = self.table()
+        """What the router has; None when a change of it failed, which may have been made nevertheless."""
         self._overlays: dict[IPv4Address, IPv4Address] | None = None
 
     def map(self, public: IPv4Address, private: IPv4Address) -> None:
@@ -58,10 +59,11 @@ class Addresses:
     def change(self, changes: Mapping[IPv4Address, IPv4Address | None]) -> None:
         """Let each public address lead to a private one, or to nobody, all in one transaction. Idempotent."""
         with self._lock:
-            before, takers = dict(self._known), set(changes.values())
+            before = self.table() if self._known is None else self._known
+            takers = set(changes.values())
             kept = {p: q for p, q in before.items() if p not in changes and q not in takers}
             after = kept | {p: q for p, q in changes.items() if q is not None}
-            if after == before:
+            if after == self._known:
                 return
             started = time.monotonic_ns()
             self._load(after)
@@ -123,9 +125,10 @@ class Addresses:
             self._journal.record("routes_changed", routes={str(to): str(node) for to, node in overlays.items()})
 
     def _load(self, after: dict[IPv4Address, IPv4Address]) -> None:
+        self._known = None
         run(_nft(self._topology, "-f", "-"), timeout_s=5, input=transaction(after))
-        self._known = dict(after)
         _write(self._file, after)
+        self._known = dict(after)
 
 
 def ruleset(topology: Topology, *, vpc_interface: str, internet_interface: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -216,7 +217,8 @@ class ApiFaults:
                     after = replace(standing, seen=standing.seen + 1, struck=standing.struck + strikes)
                     self._standing[standing.rule.id] = after
                     if strikes:
-                        self._save()
+                        with suppress(OSError):  # a full disk: only a gateway after this one would count anew
+                            self._save()
                         return Fault(rule=standing.rule)
         return None
 

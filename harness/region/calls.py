@@ -12,6 +12,7 @@ import os
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -170,11 +171,16 @@ def loggable(params: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(kw_only=True)
 class CallLog:
-    """Appends one JSON line per call to `path`; a line is whole or not there."""
+    """Appends one JSON line per call to `path`; a line is whole or not there.
+
+    Never raises, so that a full disk can't keep a call from its answer: what could not be written is written before the
+    next line.
+    """
 
     path: Path
     _lock: Lock = field(default_factory=Lock)
     _fd: int | None = None
+    _unwritten: bytes = b""
 
     def write(
         self,
@@ -203,10 +209,12 @@ class CallLog:
         if fault is not None:
             row["fault"] = fault
         line = (json.dumps(row) + "\n").encode()
-        with self._lock:
+        with self._lock, suppress(OSError):
+            self._unwritten += line
             if self._fd is None:
                 self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-            os.write(self._fd, line)
+            while self._unwritten:
+                self._unwritten = self._unwritten[os.write(self._fd, self._unwritten) :]
 
     def close(self) -> None:
         with self._lock:

@@ -66,7 +66,6 @@ def associate_address(plane: Plane, call: Call) -> bytes:
     An instance gives up the public address of its own when an Elastic IP comes to its primary private address.
     """
     refuse_dry_run(call)
-    plane.take("associate")
     with plane.state.lock:
         address = _address(plane, call)
         target, private_ip = _target(plane, call)
@@ -88,19 +87,15 @@ def associate_address(plane: Plane, call: Call) -> bytes:
         gives_up = target.own_public if private_ip == target.private_ip else None
         if gives_up is not None:
             changes[gives_up] = None
-        _follow(plane, changes, source=call.source)
         made = replace(
             address,
             association_id=f"eipassoc-{secrets.token_hex(8)}{secrets.choice('0123456789abcdef')}",
             instance_id=target.instance_id,
             private_ip=private_ip,
         )
-        with plane.state.together():
-            if displaced is not None:
-                plane.state.put(replace(displaced, association_id=None, instance_id=None, private_ip=None))
-            if gives_up is not None:
-                plane.state.put(replace(target, own_public=None))
-            plane.state.put(made)
+        losers = [freed(displaced)] if displaced is not None else []
+        givers = [replace(target, own_public=None)] if gives_up is not None else []
+        _move(plane, changes, *losers, *givers, made, source=call.source)
         _lost(plane, address, source=call.source)
         plane.refresh_metadata(target.instance_id)
     return answer(call, {"return": True, "associationId": made.association_id})
@@ -120,23 +115,26 @@ def disassociate_address(plane: Plane, call: Call) -> bytes:
 
 
 def describe_addresses(plane: Plane, call: Call) -> bytes:
-    """DescribeAddresses of the books, with the associations as they are; never in the middle of a move."""
+    """DescribeAddresses of the books, with the associations as they are; never in the middle of a move.
+
+    No lock is held, here as in every Describe call, while the books are asked: nobody who changes something waits.
+    """
     params, wanted = take_filters(call.params, FILTERS)
-    with plane.state.lock:
-        document = plane.books.call("DescribeAddresses", params)
-        tables = plane.seen()
-        young = [a for i, a in plane.state.addresses.items() if i not in tables.addresses]  # not there yet
-    for address in young:
-        if address.allocation_id in call.numbered("AllocationId"):
-            raise _no_allocation(address.allocation_id)
-        if address.public_ip in call.numbered("PublicIp"):
-            raise _no_address(address.public_ip)
-    keep: dict[str, bool] = {address.allocation_id: False for address in young}
+    document = plane.books.call("DescribeAddresses", params)
+    tables = plane.seen()
+    visible = {address.public_ip for address in tables.addresses.values()}  # what is too new is not there yet
+    for allocation_id in call.numbered("AllocationId"):
+        if allocation_id not in tables.addresses:
+            raise _no_allocation(allocation_id)
+    for public_ip in call.numbered("PublicIp"):
+        if public_ip not in visible:
+            raise _no_address(public_ip)
+    keep: dict[str, bool] = {}
     for item in document.items("addressesSet"):
         allocation_id = item.findtext("allocationId") or ""
         for name, value in _association(tables, tables.addresses.get(allocation_id)).items():
             put(item, name, value)
-        keep.setdefault(allocation_id, item_passes(item, wanted, FILTERS))
+        keep[allocation_id] = allocation_id in tables.addresses and item_passes(item, wanted, FILTERS)
     document.keep("addressesSet", keep, "allocationId")
     return document.body(call)
 
@@ -172,34 +170,37 @@ def renew_own_address(plane: Plane, instance_id: str) -> None:
     give_own_address(plane, instance_id)
 
 
-def release_instance_address(plane: Plane, instance_id: str) -> None:
-    """A terminated instance gives up its Elastic IPs. Called under the lock."""
-    for address in plane.state.addresses_of(instance_id):
-        disassociate(plane, address, source="", renew=False)
-
-
-def disassociate(plane: Plane, address: Address, *, source: str, renew: bool = True) -> None:
+def disassociate(plane: Plane, address: Address, *, source: str) -> None:
     """Nobody has the Elastic IP from now on. Called under the lock."""
-    _follow(plane, {address.public_ip: None}, source=source)
-    plane.state.put(replace(address, association_id=None, instance_id=None, private_ip=None))
-    _lost(plane, address, source=source, renew=renew)
+    _move(plane, {address.public_ip: None}, freed(address), source=source)
+    _lost(plane, address, source=source)
+
+
+def freed(address: Address) -> Address:
+    """The Elastic IP when nobody has it."""
+    return replace(address, association_id=None, instance_id=None, private_ip=None)
+
+
+def follow_freed(plane: Plane, addresses: Iterable[Address]) -> None:
+    """Let the router follow what was written down: nobody has these any more. Under the lock; a worker does it."""
+    changes: Changes = {IPv4Address(address.public_ip): None for address in addresses}
+    if changes:
+        number, delay_s = plane.moves.decide(), plane.delays.draw("address")
+        plane.background(_make_later, plane, number, changes, delay_s)
 
 
 def resume(plane: Plane) -> None:
     """Make the router agree with what was last decided, and what was decided with itself."""
     address_agreement.restore(plane)
     tables = plane.state.now()
-    wanted = {IPv4Address(a.public_ip): IPv4Address(a.private_ip) for a in tables.addresses.values() if a.private_ip}
-    living = [record for record in tables.instances.values() if not record.terminated]
-    wanted |= {IPv4Address(i.own_public): IPv4Address(i.private_ip) for i in living if i.own_public}
-    plane.addresses.restore(wanted)
-    for record in living:
+    plane.addresses.restore(_leads(tables))
+    for record in [record for record in tables.instances.values() if not record.terminated]:
         plane.refresh_metadata(record.instance_id)
         if record.wants_public and record.own_public is None:
             plane.background(give_own_address, plane, record.instance_id)
 
 
-def _lost(plane: Plane, before: Address, *, source: str, renew: bool = True) -> None:
+def _lost(plane: Plane, before: Address, *, source: str) -> None:
     """What the old owner notices: its metadata, and after a while (delay `address`) a new address of its own.
 
     AWS, "Elastic IP addresses": an instance whose Elastic IP is disassociated gets a new public address within minutes
@@ -209,7 +210,7 @@ def _lost(plane: Plane, before: Address, *, source: str, renew: bool = True) -> 
         return
     plane.refresh_metadata(before.instance_id)
     record = plane.state.instances[before.instance_id]
-    if not renew or not record.wants_public or before.private_ip != record.private_ip:
+    if not record.wants_public or before.private_ip != record.private_ip:
         return
     delay_s = _delay_s(plane, [before.public_ip], source=source)
     if delay_s > 0:
@@ -221,6 +222,31 @@ def _lost(plane: Plane, before: Address, *, source: str, renew: bool = True) -> 
 def _give_later(plane: Plane, instance_id: str, delay_s: float) -> None:
     if not plane.closing.wait(delay_s):  # a gateway after this one gives it at its start
         give_own_address(plane, instance_id)
+
+
+def _move(plane: Plane, changes: Mapping[str, str | None], *records: Address | Instance, source: str) -> None:
+    """Let the router follow and write the records down: both, or neither, when one of them fails. Under the lock."""
+    try:
+        _follow(plane, changes, source=source)
+        plane.state.put(*records)
+    except Exception:
+        plane.background(plane.until_done, _agree, plane, tuple(changes))
+        raise
+
+
+def _agree(plane: Plane, publics: Iterable[str]) -> None:
+    """These addresses lead where the state says."""
+    with plane.state.lock:
+        leads = _leads(plane.state.now())
+        wanted = {IPv4Address(public): leads.get(IPv4Address(public)) for public in publics}
+        _make(plane, plane.moves.decide(), wanted)
+
+
+def _leads(tables: Tables) -> dict[IPv4Address, IPv4Address]:
+    """Public addresses, Elastic IPs and instances' own, and the private one that each leads to."""
+    elastic = {a.public_ip: a.private_ip for a in tables.addresses.values() if a.private_ip}
+    own = {i.own_public: i.private_ip for i in tables.instances.values() if i.own_public and not i.terminated}
+    return {IPv4Address(public): IPv4Address(private) for public, private in (elastic | own).items()}
 
 
 def _follow(plane: Plane, changes: Mapping[str, str | None], *, source: str) -> None:
@@ -241,7 +267,7 @@ def _delay_s(plane: Plane, publics: Iterable[str], *, source: str) -> float:
 
 def _make_later(plane: Plane, number: int, changes: Changes, delay_s: float) -> None:
     plane.closing.wait(delay_s)
-    _make(plane, number, changes)
+    plane.until_done(_make, plane, number, changes)
 
 
 def _make(plane: Plane, number: int, changes: Changes) -> None:
@@ -249,6 +275,7 @@ def _make(plane: Plane, number: int, changes: Changes) -> None:
         left = plane.moves.due(number, changes)
         if left:
             plane.addresses.change(left)
+            plane.moves.made(number, left)
 
 
 def _taken(plane: Plane) -> list[str]:

@@ -49,13 +49,12 @@ def describe_instance_attribute(plane: Plane, call: Call) -> bytes:
     """DescribeInstanceAttribute: protections as they are here, the rest as the books have it."""
     refuse_dry_run(call)
     attribute = call.require("Attribute")
-    with plane.state.lock:
-        record = plane.instance(call.require("InstanceId"))
-        if attribute == "sourceDestCheck":
-            return answer(call, {"instanceId": record.instance_id, attribute: {"value": record.source_dest_check}})
-        if attribute not in PROTECTIONS:
-            return plane.books.call(call.action, call.params).body(call)
-        value = bool(getattr(record, PROTECTIONS[attribute]))
+    record = plane.instance(call.require("InstanceId"))
+    if attribute == "sourceDestCheck":
+        return answer(call, {"instanceId": record.instance_id, attribute: {"value": record.source_dest_check}})
+    if attribute not in PROTECTIONS:
+        return plane.books.call(call.action, call.params).body(call)
+    value = bool(getattr(record, PROTECTIONS[attribute]))
     return answer(call, {"instanceId": record.instance_id, attribute: {"value": value}})
 
 

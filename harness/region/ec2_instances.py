@@ -21,7 +21,7 @@ from harness.region.plane import Action, Plane, refuse_dry_run
 from harness.region.semantics import instances
 from harness.region.semantics.instances import STATE_CODES, InstanceState, StateReason, Transition
 from harness.region.semantics.matching import Places, item_passes
-from harness.region.state import LAUNCH_TIME, Instance
+from harness.region.state import LAUNCH_TIME, Address, Instance
 
 STATE_FILTERS: Places = {
     "instance-state-name": ("instanceState/name",),
@@ -111,13 +111,14 @@ def reboot_instances(plane: Plane, call: Call) -> bytes:
 def describe_instances(plane: Plane, call: Call) -> bytes:
     """DescribeInstances of the books, with states and attachments as they are."""
     params, wanted = take_filters(call.params, FILTERS)
-    with plane.state.lock:
-        tables = plane.seen()
-        records = plane.visible(tables.instances)  # what is too new to be seen is not there yet
-        for instance_id in call.numbered("InstanceId"):
-            instances.check_instance_id(instance_id, records)
-        document = plane.books.call("DescribeInstances", pages.unpaged(params))
-        names = ec2_filters.group_names(plane)
+    tables = plane.seen()
+    records = plane.visible(tables.instances)  # what is too new to be seen is not there yet
+    for instance_id in call.numbered("InstanceId"):
+        instances.check_instance_id(instance_id, records)
+    document = plane.books.call("DescribeInstances", pages.unpaged(params))
+    names = ec2_filters.group_names(plane)
+    young = {volume_id: replace(volume, attachments=()) for volume_id, volume in plane.state.volumes.items()}
+    volumes = {**young, **tables.volumes}
     keep: dict[str, bool] = {}
     for item in document.items("reservationSet", "instancesSet"):
         instance_id = item.findtext("instanceId") or ""
@@ -127,7 +128,7 @@ def describe_instances(plane: Plane, call: Call) -> bytes:
         state = plane.state_of(records[instance_id])
         show(item, records[instance_id], state)
         ec2_interfaces.show_network(item, records[instance_id], tables, names)
-        overlay_attachments(item, tables.volumes)
+        overlay_attachments(item, volumes)
         keep[instance_id] = item_passes(item, wanted, FILTERS)
     document.keep("reservationSet/item/instancesSet", keep, "instanceId")
     for reservations in document.root.findall("reservationSet"):
@@ -139,27 +140,27 @@ def describe_instances(plane: Plane, call: Call) -> bytes:
 
 
 def finish_stop(plane: Plane, instance_id: str) -> None:
-    """Worker: switch the machine off, the way it was decided."""
-    with plane.machine_lock(instance_id):
-        if not still(plane, instance_id, "stopping"):
-            return
-        try:
-            if plane.state.instances[instance_id].how == "power_off":
+    """Worker: switch the machine off, the way it was decided. One that could not be is `running`: tell it again."""
+    try:
+        with plane.machine_lock(instance_id):
+            if not still(plane, instance_id, "stopping"):
+                return
+            how = plane.state.instances[instance_id].how
+            if how == "power_off":
                 plane.instances.power_off(instance_id)
-                plane.take("power_off")
             else:
                 plane.instances.shut_down(instance_id, timeout_s=plane.shut_down_timeout_s)
-                plane.take("stop")
-        finally:
-            ec2_addresses.release_own_address(plane, instance_id)
-            transition_done(plane, instance_id, "stopping")
+        plane.take("power_off" if how == "power_off" else "stop")
+        plane.until_done(ec2_addresses.release_own_address, plane, instance_id)
+    finally:
+        transition_done(plane, instance_id, "stopping")
 
 
 def finish_start(plane: Plane, instance_id: str) -> None:
     """Worker: boot the machine, with the volumes that were attached while it was off."""
+    plane.take("start")
     with plane.machine_lock(instance_id):
         if still(plane, instance_id, "pending"):
-            plane.take("start")
             ec2_addresses.renew_own_address(plane, instance_id)
             boot(plane, instance_id, "pending")
 
@@ -169,8 +170,12 @@ def finish_reboot(plane: Plane, instance_id: str) -> None:
     with plane.machine_lock(instance_id):
         if not still(plane, instance_id, "rebooting"):
             return
-        plane.instances.shut_down(instance_id, timeout_s=plane.shut_down_timeout_s)
-    plane.take("reboot")  # unlocked: a fence need not wait
+        try:
+            plane.instances.shut_down(instance_id, timeout_s=plane.shut_down_timeout_s)
+        except Exception:
+            transition_done(plane, instance_id, "rebooting")
+            raise
+    plane.take("reboot")
     with plane.machine_lock(instance_id):
         if still(plane, instance_id, "rebooting"):
             boot(plane, instance_id, "rebooting")
@@ -192,15 +197,18 @@ def boot(plane: Plane, instance_id: str, transition: Transition) -> None:
 
 
 def finish_terminate(plane: Plane, instance_id: str) -> None:
-    """Worker: the guest shuts down, the machine goes; its volumes stay, or go with it."""
+    """Worker: the guest shuts down, the machine goes; its volumes stay, or go with it. Can be done again."""
+    plane.refresh_metadata(instance_id)
     with plane.machine_lock(instance_id):
         if not still(plane, instance_id, "shutting-down"):
             return
         if plane.state.instances[instance_id].how != "power_off":
             plane.instances.shut_down(instance_id, timeout_s=plane.shut_down_timeout_s)
         plane.instances.terminate(instance_id)
+        tell_terminated(plane, instance_id)
         launch_volumes.part_and_delete(plane, instance_id)
-        plane.take("terminate")
+    plane.take("terminate")
+    with plane.machine_lock(instance_id):
         gone(plane, instance_id, instances.USER_INITIATED)
 
 
@@ -209,16 +217,21 @@ def resume(plane: Plane) -> None:
     finish = {
         "pending": finish_start,
         "stopping": finish_stop,
-        "shutting-down": finish_terminate,
         "rebooting": finish_reboot,
     }
     for record in list(plane.state.instances.values()):
-        if record.transition in finish and (record.transition != "pending" or record.how == "start"):
+        if record.transition == "shutting-down":
+            plane.background(plane.until_done, finish_terminate, plane, record.instance_id)
+        elif record.transition in finish and (record.transition != "pending" or record.how == "start"):
             plane.background(finish[record.transition], plane, record.instance_id)
 
 
 def transition_done(plane: Plane, instance_id: str, transition: Transition) -> None:
-    """Clear the transition, unless a later call has already begun another one."""
+    """Worker: clear the transition, unless a later call has already begun another one."""
+    plane.until_done(_clear_transition, plane, instance_id, transition)
+
+
+def _clear_transition(plane: Plane, instance_id: str, transition: Transition) -> None:
     with plane.state.lock:
         record = plane.state.instances[instance_id]
         if record.transition == transition:
@@ -236,18 +249,22 @@ def _switch(plane: Plane, call: Call, action: str, decide: Callable[[Instance, I
         decided = {r.instance_id: decide(r, before[r.instance_id]) for r in records}
         after = dict(before)
         for record in records:
-            if decided[record.instance_id] == "hurry":
+            how = decided[record.instance_id]
+            if how == "hurry":
                 plane.state.put(replace(record, how="power_off"))
+            elif how != "nothing":
+                after[record.instance_id] = _begin(plane, record, action, how)
+            if how in ("hurry", "power_off") and record.transition is not None:  # it is being shut down: enough of that
                 plane.instances.hurry(record.instance_id)
-            elif decided[record.instance_id] != "nothing":
-                after[record.instance_id] = _begin(plane, record, action, decided[record.instance_id])
     rows = [{"instanceId": i, "currentState": _state(after[i]), "previousState": _state(before[i])} for i in before]
     return answer(call, {"instancesSet": rows})
 
 
 def _begin(plane: Plane, record: Instance, action: str, how: str) -> InstanceState:
-    """Write the transition down, tell the books, and set the worker off. Called under the lock."""
-    plane.books.call(action, {"InstanceId.1": record.instance_id})
+    """Write the transition down and set the worker off. Called under the lock.
+
+    The books are not asked whether a machine may be fenced: what is described of its state is the region's own.
+    """
     now = datetime.now(UTC)
     if action == "StartInstances":
         starting = replace(record, transition="pending", how=how, launched=now.strftime(LAUNCH_TIME))
@@ -259,16 +276,18 @@ def _begin(plane: Plane, record: Instance, action: str, how: str) -> InstanceSta
         plane.state.put(replace(asked, transition="stopping", how=how))
         plane.background(finish_stop, plane, record.instance_id)
         return "stopping"
-    begin_terminate(plane, asked, how)
-    plane.background(finish_terminate, plane, record.instance_id)
+    freed = begin_terminate(plane, asked, how)
+    plane.background(plane.until_done, finish_terminate, plane, record.instance_id)
+    ec2_addresses.follow_freed(plane, freed)
     return "shutting-down"
 
 
-def begin_terminate(plane: Plane, record: Instance, how: str) -> None:
-    """Under the lock: the instance is `shutting-down` and has no Elastic IP any more, or neither."""
-    with plane.state.together():
-        ec2_addresses.release_instance_address(plane, record.instance_id)
-        plane.state.put(replace(record, transition="shutting-down", how=how))
+def begin_terminate(plane: Plane, record: Instance, how: str) -> list[Address]:
+    """Under the lock: the instance is `shutting-down` and has no Elastic IP any more, or neither. Returns its former
+    ones, which the router does not know yet."""
+    freed = [ec2_addresses.freed(address) for address in plane.state.addresses_of(record.instance_id)]
+    plane.state.put(replace(record, transition="shutting-down", how=how), *freed)
+    return freed
 
 
 def gone(plane: Plane, instance_id: str, why: StateReason) -> None:
@@ -278,10 +297,28 @@ def gone(plane: Plane, instance_id: str, why: StateReason) -> None:
         record = plane.state.instances[instance_id]
         gone = replace(record, transition=None, how="", terminated=True, terminated_s=plane.wall_s(), secondary_ips=())
         plane.state.put(gone.because(why, record.transition_reason))
+        try:
+            _leave_network(plane, instance_id)
+        except Exception:  # it will have followed as soon as it can
+            plane.background(plane.until_done, _leave_network, plane, instance_id)
+            raise
+
+
+def _leave_network(plane: Plane, instance_id: str) -> None:
+    with plane.state.lock:
         ec2_addresses.release_own_address(plane, instance_id)
         ec2_interfaces.sync_owners(plane)
         ec2_filters.sync(plane)
         sync_routes(plane)
+
+
+def tell_terminated(plane: Plane, instance_id: str) -> None:
+    """To the books, which give its private address to nobody else before. A refusal: they have been told."""
+    try:
+        plane.books.call("TerminateInstances", {"InstanceId.1": instance_id})
+    except AwsError as error:
+        if error.status >= 500:
+            raise
 
 
 def still(plane: Plane, instance_id: str, transition: Transition) -> bool:

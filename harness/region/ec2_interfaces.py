@@ -19,7 +19,7 @@ from harness.region.ec2_routes import sync_routes
 from harness.region.plane import Action, Plane, refuse_dry_run
 from harness.region.semantics import addresses as semantics
 from harness.region.semantics.matching import Places, item_passes
-from harness.region.state import Instance, Tables
+from harness.region.state import Address, Instance, Tables
 from harness.topology import mac_of
 
 FILTERS: Places = {
@@ -97,11 +97,9 @@ def assign_private_ip_addresses(plane: Plane, call: Call) -> bytes:
             new = semantics.choose_secondaries(
                 owner.interface_id, wanted_number, subnet=subnet, mine=owner.private_ips, taken=taken
             )
-        with plane.state.together():
-            for loser in others:
-                _take_from(plane, loser, set(new))
-            plane.state.put(replace(owner, secondary_ips=(*owner.secondary_ips, *new)))
-            _hand_over(plane, owner, set(new))
+        losers = [_without(loser, set(new)) for loser in others if set(new) & set(loser.secondary_ips)]
+        gains = replace(owner, secondary_ips=(*owner.secondary_ips, *new))
+        plane.state.put(*losers, gains, *_handed_over(plane, owner, set(new)))
         _changed(plane, [*others, owner])
     rows = [{"privateIpAddress": address} for address in (wanted or new)]
     tree = {"networkInterfaceId": owner.interface_id, "assignedPrivateIpAddressesSet": rows, "return": True}
@@ -117,7 +115,7 @@ def unassign_private_ip_addresses(plane: Plane, call: Call) -> bytes:
         semantics.decide_unassign(owner.interface_id, wanted, primary=owner.private_ip, secondaries=owner.secondary_ips)
         for address in [a for a in plane.state.addresses_of(owner.instance_id) if a.private_ip in wanted]:
             disassociate(plane, address, source=call.source)
-        _take_from(plane, owner, set(wanted))
+        plane.state.put(_without(owner, set(wanted)))
         _changed(plane, [owner])
     return answer(call, {"return": True})
 
@@ -125,26 +123,25 @@ def unassign_private_ip_addresses(plane: Plane, call: Call) -> bytes:
 def describe_network_interfaces(plane: Plane, call: Call) -> bytes:
     """DescribeNetworkInterfaces of the books, with addresses and associations as they are."""
     params, wanted = take_filters(call.params, FILTERS)
-    with plane.state.lock:
-        document = plane.books.call("DescribeNetworkInterfaces", pages.unpaged(params))
-        tables = plane.seen()
-        names = ec2_filters.group_names(plane)
-        young = {r.interface_id for i, r in plane.state.instances.items() if i not in tables.instances}
-    for interface_id in call.numbered("NetworkInterfaceId"):
-        if interface_id in young:  # too new to be seen: not there yet
-            raise no_such_interface(interface_id)
+    document = plane.books.call("DescribeNetworkInterfaces", pages.unpaged(params))
+    tables = plane.seen()
+    names = ec2_filters.group_names(plane)
     owners = {record.interface_id: record for record in tables.instances.values()}
-    keep: dict[str, bool] = dict.fromkeys(young, False)
+    for interface_id in call.numbered("NetworkInterfaceId"):
+        if interface_id not in owners:  # an instance's that is too new to be seen: not there yet; others there are none
+            raise no_such_interface(interface_id)
+    keep: dict[str, bool] = {}
     for item in document.items("networkInterfaceSet"):
         interface_id = item.findtext("networkInterfaceId") or ""
         owner = owners.get(interface_id)
-        if owner is not None:
-            _show_interface(item, owner, tables)
-            ec2_filters.show_groups(item, owner, names)
-            put(item, "status", "in-use")
-            _show_attachment(item, owner)
-        gone = owner is not None and owner.terminated
-        keep.setdefault(interface_id, not gone and item_passes(item, wanted, FILTERS))
+        if owner is None or owner.terminated:
+            keep[interface_id] = False
+            continue
+        _show_interface(item, owner, tables)
+        ec2_filters.show_groups(item, owner, names)
+        put(item, "status", "in-use")
+        _show_attachment(item, owner)
+        keep[interface_id] = item_passes(item, wanted, FILTERS)
     document.keep("networkInterfaceSet", keep, "networkInterfaceId")
     pages.cut(document, "networkInterfaceSet", call)
     return document.body(call)
@@ -229,17 +226,17 @@ def resume(plane: Plane) -> None:
         sync_owners(plane)
 
 
-def _take_from(plane: Plane, record: Instance, addresses: set[str]) -> None:
-    if addresses & set(record.secondary_ips):
-        left = tuple(address for address in record.secondary_ips if address not in addresses)
-        plane.state.put(replace(record, secondary_ips=left))
+def _without(record: Instance, addresses: set[str]) -> Instance:
+    return replace(record, secondary_ips=tuple(ip for ip in record.secondary_ips if ip not in addresses))
 
 
-def _hand_over(plane: Plane, owner: Instance, addresses: set[str]) -> None:
+def _handed_over(plane: Plane, owner: Instance, addresses: set[str]) -> list[Address]:
     """Elastic IPs go with the private address they lead to: the router's table stays as it is."""
-    for address in list(plane.state.addresses.values()):
-        if address.private_ip in addresses and address.instance_id != owner.instance_id:
-            plane.state.put(replace(address, instance_id=owner.instance_id))
+    return [
+        replace(address, instance_id=owner.instance_id)
+        for address in plane.state.addresses.values()
+        if address.private_ip in addresses and address.instance_id != owner.instance_id
+    ]
 
 
 def _changed(plane: Plane, records: Iterable[Instance]) -> None:

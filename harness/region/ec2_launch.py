@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from harness.region import capacity, ec2_addresses, ec2_filters, ec2_interfaces, launch_volumes
 from harness.region.calls import AwsError, Call, Document, answer, put
 from harness.region.credentials import new_access_key_id
-from harness.region.ec2_instances import gone, show, still, transition_done
+from harness.region.ec2_instances import gone, show, still, tell_terminated, transition_done
 from harness.region.ec2_subnets import zone_of_launch
 from harness.region.ec2_volumes import connect_volumes
 from harness.region.idempotency import Made, marks
@@ -61,29 +61,34 @@ def run_instances(plane: Plane, call: Call) -> bytes:
             chosen.append([primary, *others])
             taken |= {primary, *others}
         documents: list[Document] = []
-        entered: list[Volume] = []
+        records: list[Instance] = []
+        volumes: list[Volume] = []
         try:
-            with plane.state.together():
-                for index, (address, *secondary) in enumerate(chosen):
-                    documents.append(plane.books.call("RunInstances", _books_params(call.params, address)))
-                    item = _launched(documents[-1])
-                    record = _record(call, item, image=image, address=address, user_data=user_data, profile=profile)
-                    record = replace(
-                        record,
-                        secondary_ips=tuple(secondary),
-                        wants_public=_wants_public(plane, call, item),
-                        group_ids=group_ids,
-                        zone=zone,
-                        client_token=token,
-                        token_digest=digest,
-                    )
-                    plane.state.put(record)
-                    entered += launch_volumes.enter(plane, call, record, devices)
-                    _show_launched(plane, item, record, "pending")
-                    put(item, "amiLaunchIndex", index)
-            launch_volumes.make(plane, entered)
+            for index, (address, *secondary) in enumerate(chosen):
+                documents.append(plane.books.call("RunInstances", _books_params(call.params, address)))
+                item = _launched(documents[-1])
+                record = _record(call, item, image=image, address=address, user_data=user_data, profile=profile)
+                record = replace(
+                    record,
+                    secondary_ips=tuple(secondary),
+                    wants_public=_wants_public(plane, call, item),
+                    group_ids=group_ids,
+                    zone=zone,
+                    client_token=token,
+                    token_digest=digest,
+                )
+                records.append(record)
+                for volume in launch_volumes.enter(plane, call, record, devices):
+                    volumes.append(volume)
+                _show_launched(plane, item, record, "pending")
+                put(item, "amiLaunchIndex", index)
+            plane.state.put(*records, *volumes)
+            launch_volumes.make(plane, volumes)
         except Exception:
-            _undo(plane, documents)
+            try:
+                _undo(plane, documents, volumes)
+            except Exception:  # a full disk
+                plane.background(plane.until_done, _undo, plane, documents, volumes)
             raise
         ec2_filters.sync(plane)
     for document in documents:
@@ -131,6 +136,7 @@ def finish_launch(plane: Plane, instance_id: str) -> None:
         user_data=record.user_data,
         zone=record.zone,
     )
+    plane.take("launch")
     with plane.machine_lock(instance_id):
         if not still(plane, instance_id, "pending"):
             return
@@ -138,21 +144,26 @@ def finish_launch(plane: Plane, instance_id: str) -> None:
             if instance_id in plane.instances.list():  # made by a gateway that was killed before it ran
                 plane.instances.start(instance_id)
             else:
-                plane.take("launch")
                 ec2_addresses.give_own_address(plane, instance_id)
                 ec2_interfaces.sync_owners(plane)
                 plane.instances.launch(spec)
             connect_volumes(plane, instance_id)
             plane.refresh_metadata(instance_id)
         except Exception as error:
-            with suppress(Exception):
-                plane.instances.terminate(instance_id)
-            with suppress(AwsError):
-                plane.books.call("TerminateInstances", {"InstanceId.1": instance_id})
-            launch_volumes.part_and_delete(plane, instance_id)
-            gone(plane, instance_id, StateReason(code="Server.InternalError", message=str(error)))
+            plane.until_done(_give_up, plane, instance_id, str(error))
             raise
         transition_done(plane, instance_id, "pending")
+
+
+def _give_up(plane: Plane, instance_id: str, why: str) -> None:
+    """Worker, machine lock held: nothing is left of an instance that could not be launched. Can be done again."""
+    if plane.state.instances[instance_id].terminated:
+        return
+    with suppress(Exception):
+        plane.instances.terminate(instance_id)
+    tell_terminated(plane, instance_id)
+    launch_volumes.part_and_delete(plane, instance_id)
+    gone(plane, instance_id, StateReason(code="Server.InternalError", message=why))
 
 
 def resume(plane: Plane) -> None:
@@ -199,17 +210,19 @@ def _wants_public(plane: Plane, call: Call, item: ET.Element) -> bool:
     return subnet is not None and subnet.findtext("mapPublicIpOnLaunch") == "true"
 
 
-def _undo(plane: Plane, documents: Sequence[Document]) -> None:
-    """Under the lock: none of the instances of a call that failed half-way has ever been there."""
-    for document in documents:
-        instance_id = _launched(document).findtext("instanceId") or ""
-        if instance_id in plane.state.instances:
-            launch_volumes.part_and_delete(plane, instance_id, every=True)
-            record = plane.state.instances[instance_id]
-            forgotten = replace(record, client_token="", token_digest="")  # what failed does not use a token up
-            plane.state.put(replace(forgotten, transition=None, terminated=True))
-        with suppress(AwsError):
-            plane.books.call("TerminateInstances", {"InstanceId.1": instance_id})
+def _undo(plane: Plane, documents: Sequence[Document], volumes: Sequence[Volume]) -> None:
+    """None of the instances of a call that failed half-way has ever been there. Can be done again."""
+    with plane.state.lock:
+        launch_volumes.forget(plane, volumes)
+        for document in documents:
+            instance_id = _launched(document).findtext("instanceId") or ""
+            if instance_id in plane.state.instances:
+                launch_volumes.part_and_delete(plane, instance_id, every=True)
+                record = plane.state.instances[instance_id]
+                forgotten = replace(record, client_token="", token_digest="")  # what failed does not use a token up
+                plane.state.put(replace(forgotten, transition=None, terminated=True))
+            with suppress(AwsError):
+                plane.books.call("TerminateInstances", {"InstanceId.1": instance_id})
 
 
 def _image_reference(plane: Plane, image_id: str) -> str:

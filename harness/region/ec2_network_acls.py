@@ -98,18 +98,16 @@ def replace_network_acl_association(plane: Plane, call: Call) -> bytes:
 def describe_network_acls(plane: Plane, call: Call) -> bytes:
     """DescribeNetworkAcls of the books, with the entries that hold."""
     params, wanted = take_filters(call.params, FILTERS)
-    with plane.state.lock:
-        seen = plane.seen().acls
-        young = plane.state.acls.keys() - seen.keys()
-        keep = {}
-        for acl_id in call.numbered("NetworkAclId"):
-            if _is_young(_acl(plane, acl_id), young):
-                raise _unknown(acl_id)
-        document = plane.books.call("DescribeNetworkAcls", pages.unpaged(params))
-        for item in document.items("networkAclSet"):
-            put(item, "entrySet", semantics.shown(_entries(seen, item)))
-            passes = not _is_young(item, young) and item_passes(item, wanted, FILTERS)
-            keep[item.findtext("networkAclId") or ""] = passes
+    seen = plane.seen().acls
+    keep = {}
+    for acl_id in call.numbered("NetworkAclId"):
+        if _is_young(_acl(plane, acl_id), seen):
+            raise _unknown(acl_id)
+    document = plane.books.call("DescribeNetworkAcls", pages.unpaged(params))
+    for item in document.items("networkAclSet"):
+        put(item, "entrySet", semantics.shown(_entries(seen, item)))
+        passes = not _is_young(item, seen) and item_passes(item, wanted, FILTERS)
+        keep[item.findtext("networkAclId") or ""] = passes
     document.keep("networkAclSet", keep, "networkAclId")
     pages.cut(document, "networkAclSet", call)
     return document.body(call)
@@ -159,9 +157,9 @@ def _unknown(acl_id: str) -> AwsError:
     return AwsError("InvalidNetworkAclID.NotFound", f"The network acl ID '{acl_id}' does not exist")
 
 
-def _is_young(item: Element, young: Collection[str]) -> bool:
+def _is_young(item: Element, seen: Collection[str]) -> bool:
     """Whether an ACL is too new to be seen; a VPC's default one is not among ours before its entries are changed."""
-    return item.findtext("default") != "true" and item.findtext("networkAclId") in young
+    return item.findtext("default") != "true" and item.findtext("networkAclId") not in seen
 
 
 def _entries(acls: Mapping[str, tuple[Entry, ...]], item: Element) -> tuple[Entry, ...]:

@@ -47,12 +47,11 @@ def change_routes(plane: Plane, call: Call) -> bytes:
 def describe_route_tables(plane: Plane, call: Call) -> bytes:
     """DescribeRouteTables of the books; a route to an interface names its instance, and is a blackhole while that does
     not run."""
-    with plane.state.lock:
-        document = plane.books.call("DescribeRouteTables", pages.unpaged(call.params))
-        age_s = plane.age_s()
-        asked = {i: no_such_table(i) for i in call.numbered("RouteTableId")}
-        plane.past_routes.show(document, age_s=age_s, asked=asked)
-        tables = plane.state.as_of(age_s)
+    document = plane.books.call("DescribeRouteTables", pages.unpaged(call.params))
+    age_s = plane.age_s()
+    asked = {i: no_such_table(i) for i in call.numbered("RouteTableId")}
+    plane.past_routes.show(document, age_s=age_s, asked=asked)
+    tables = plane.state.as_of(age_s)
     owners = {record.interface_id: record for record in tables.instances.values()}
     for item in document.items("routeTableSet", "routeSet"):
         owner = owners.get(item.findtext("networkInterfaceId") or "")

@@ -20,6 +20,7 @@ def create_volume(plane: Plane, call: Call) -> bytes:
     with plane.state.lock:
         document, volume = enter_volume(plane, call)
         try:
+            plane.state.put(volume)
             make_volume(plane, volume)
         except Exception:
             finish_delete(plane, volume)
@@ -30,10 +31,10 @@ def create_volume(plane: Plane, call: Call) -> bytes:
 
 
 def enter_volume(plane: Plane, call: Call) -> tuple[Document, Volume]:
-    """Under the lock: the volume of this CreateVolume call in the books, and their answer, and remembered.
+    """Under the lock: the volume of this CreateVolume call in the books, and their answer.
 
-    Remembered before there is a disk: whoever dies in between has a volume that the next gateway makes, under its
-    client token.
+    It is to be written down before there is a disk: whoever dies in between has a volume that the next gateway makes,
+    under its client token.
     """
     volume_type, shared = call.get("VolumeType") or "gp2", call.flag("MultiAttachEnabled")
     semantics.decide_create(volume_type=volume_type, multi_attach=shared, snapshot_id=call.get("SnapshotId"))
@@ -56,12 +57,11 @@ def enter_volume(plane: Plane, call: Call) -> tuple[Document, Volume]:
         client_token=token,
         token_digest=digest,
     )
-    plane.state.put(volume)
     return document, volume
 
 
 def make_volume(plane: Plane, volume: Volume) -> None:
-    """The disk of a volume that is remembered."""
+    """The disk of a volume that is written down."""
     plane.volumes.create(volume.volume_id, size_gib=volume.size_gib, shared=volume.multi_attach)
 
 

@@ -20,7 +20,7 @@ from harness.region.plane import RETRY_S, Action, Plane, refuse_dry_run
 from harness.region.semantics import volumes as semantics
 from harness.region.semantics.matching import Places, item_passes
 from harness.region.semantics.volumes import Attachment
-from harness.region.state import Volume
+from harness.region.state import Tables, Volume
 from harness.region.volumes import VolumeBusy
 
 FILTERS: Places = {
@@ -111,10 +111,12 @@ def describe_volumes(plane: Plane, call: Call) -> bytes:
     for volume_id in call.numbered("VolumeId"):
         semantics.check_volume_id(volume_id, [volume_id])  # whether there is one, the books know
     params, wanted = take_filters(call.params, FILTERS)
-    with plane.state.lock:
-        document = plane.books.call("DescribeVolumes", pages.unpaged(params))
-        volumes = plane.seen().volumes
-        young = plane.state.volumes.keys() - volumes.keys()  # what is too new to be seen is not there yet
+    before = plane.state.volumes
+    document = plane.books.call("DescribeVolumes", pages.unpaged(params))
+    tables = plane.seen()
+    volumes = tables.volumes
+    young = {*before, *plane.state.volumes} - volumes.keys()  # what is too new to be seen is not there yet
+    young |= {item.findtext("volumeId") or "" for item in document.items("volumeSet") if not _seen(item, tables)}
     for volume_id in call.numbered("VolumeId"):
         if volume_id in young:
             semantics.check_volume_id(volume_id, volumes)
@@ -150,6 +152,12 @@ def overlay_attachments(instance: ET.Element, volumes: Mapping[str, Volume]) -> 
         put(item, "ebs", {name: row[name] for name in ("volumeId", "status", "attachTime", "deleteOnTermination")})
 
 
+def _seen(item: ET.Element, tables: Tables) -> bool:
+    """Whether a volume of the books is there: written down, or the root volume (books alone have it) of an instance."""
+    places = [element.text for element in item.findall("attachmentSet/item/instanceId")]
+    return item.findtext("volumeId") in tables.volumes or any(place in tables.instances for place in places)
+
+
 def finish_delete(plane: Plane, volume: Volume) -> None:
     """The books no longer know it, then nobody has its data any more. Under the state's lock; can be done again."""
     try:
@@ -182,31 +190,40 @@ def finish_attach(plane: Plane, volume_id: str, instance_id: str) -> None:
     if late_s > 0:  # the control plane says yes before the guest has the device
         _now_attached(plane, volume_id, place)
         plane.closing.wait(late_s)
-    with plane.machine_lock(instance_id):
-        if not _still(place_of(plane, volume_id, instance_id), place):
-            return
-        try:
+    try:
+        with plane.machine_lock(instance_id):
+            if not _still(place_of(plane, volume_id, instance_id), place):
+                return
             _connect(plane, volume_id, place)
-        except Exception:
-            with suppress(AwsError):
-                _tell_detached(plane, volume_id, instance_id)
-            _forget(plane, volume_id, instance_id)
-            raise
-        _now_attached(plane, volume_id, place)
+            _now_attached(plane, volume_id, place)
+    except Exception:
+        plane.until_done(_abandon, plane, volume_id, instance_id)
+        raise
+
+
+def _abandon(plane: Plane, volume_id: str, instance_id: str) -> None:
+    """It could not be attached: the data plane, the books and the state forget that it was to be."""
+    if plane.volumes.attachment(volume_id, instance_id=instance_id) is not None:
+        plane.volumes.detach(volume_id, force=True, instance_id=instance_id)
+    with suppress(AwsError):
+        _tell_detached(plane, volume_id, instance_id)
+    _forget(plane, volume_id, instance_id)
 
 
 def finish_detach(plane: Plane, volume_id: str, instance_id: str) -> None:
-    """Worker: wait, as long as it takes, until the guest lets go; then the volume is free."""
+    """Worker: wait, as long as it takes, until the guest lets go; then the volume is free.
+
+    Without the machine's lock, so that a fence does not wait: operations on one volume take turns as it is.
+    """
     while not plane.closing.is_set():
         place = place_of(plane, volume_id, instance_id)
         if place is None or not place.leaving:
             return
-        with plane.machine_lock(instance_id):
-            try:
-                went = _disconnect(plane, volume_id, place)
-            except Exception:  # as after EC2's own failures it is attached, and can be told to detach again
-                _restate(plane, volume_id, instance_id, "attached")
-                raise
+        try:
+            went = _disconnect(plane, volume_id, place)
+        except Exception:  # as after EC2's own failures it is attached, and can be told to detach again
+            _restate(plane, volume_id, instance_id, "attached")
+            raise
         if went == "gone":
             plane.take("force_detach" if place.force else "detach")
             _forget(plane, volume_id, instance_id)
@@ -305,10 +322,14 @@ def _still(now: Attachment | None, place: Attachment) -> bool:
 
 
 def _connect(plane: Plane, volume_id: str, place: Attachment) -> None:
-    """Machine lock held: the device for a machine that is on and does not have it."""
-    instance_id, pid = place.instance_id, plane.instances.pid(place.instance_id)
-    if pid is not None and plane.volumes.attachment(volume_id, instance_id=instance_id) is None:
-        plane.volumes.attach(volume_id, instance_id=instance_id, guest_pid=pid, device=place.device)
+    """Machine lock held: the device for a machine that is on and does not have it, unless it is to be detached."""
+    instance_id = place.instance_id
+    with plane.volume_lock(volume_id):
+        now, pid = place_of(plane, volume_id, instance_id), plane.instances.pid(instance_id)
+        if now is None or now.leaving or pid is None:
+            return
+        if plane.volumes.attachment(volume_id, instance_id=instance_id) is None:
+            plane.volumes.attach(volume_id, instance_id=instance_id, guest_pid=pid, device=place.device)
 
 
 def _disconnect(plane: Plane, volume_id: str, place: Attachment) -> Literal["gone", "busy", "no answer"]:
@@ -316,8 +337,9 @@ def _disconnect(plane: Plane, volume_id: str, place: Attachment) -> Literal["gon
     if not place.force and plane.state.instances[place.instance_id].transition == "recovering":
         return "no answer"  # its host is dead, nobody there lets go of anything (ours)
     try:
-        if plane.volumes.attachment(volume_id, instance_id=place.instance_id) is not None:
-            plane.volumes.detach(volume_id, force=place.force, instance_id=place.instance_id)
+        with plane.volume_lock(volume_id):
+            if plane.volumes.attachment(volume_id, instance_id=place.instance_id) is not None:
+                plane.volumes.detach(volume_id, force=place.force, instance_id=place.instance_id)
         _tell_detached(plane, volume_id, place.instance_id)
     except VolumeBusy:
         return "busy"

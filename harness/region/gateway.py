@@ -78,6 +78,8 @@ from harness.region.volumes import Volumes
 from harness.topology import GATEWAY_PORT, Topology
 
 THREADS = 32
+"""For calls that only read, and as many again for those that change something: those never wait behind the others."""
+
 BACKLOG = 1024
 """Connections that may wait to be taken: a thousand callers at once are all answered."""
 
@@ -88,6 +90,9 @@ BOOKS_TIMEOUT_S = 60.0
 LOOK_S = 0.05
 """How often is looked whether a caller who gets no answer has given up."""
 
+PACED = {"AssociateAddress": "associate"}
+"""Actions that take their time before they are answered, and the delay (timing.OPERATIONS) that says how much."""
+
 
 class Gateway:
     """The HTTP side: read, authenticate, injure, dispatch, log."""
@@ -97,7 +102,8 @@ class Gateway:
         self._api: Api = api
         self._harness_key = harness_key
         self._log = CallLog(path=plane.topology.state_dir / "cloud-calls.jsonl")
-        self._threads = ThreadPoolExecutor(THREADS, "call")
+        self._readers = ThreadPoolExecutor(THREADS, "reading")
+        self._changers = ThreadPoolExecutor(THREADS, "changing")
 
     def app(self) -> web.Application:
         @web.middleware
@@ -117,8 +123,9 @@ class Gateway:
 
     async def _lifetime(self, _: web.Application) -> AsyncIterator[None]:
         yield
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._plane.close)
-        self._threads.shutdown(wait=False)
+        await asyncio.get_running_loop().run_in_executor(self._changers, self._plane.close)
+        self._changers.shutdown(wait=False)
+        self._readers.shutdown(wait=False)
         self._log.close()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -197,10 +204,13 @@ class Gateway:
         return instance.name if instance else None
 
     async def _answer(self, call: Call) -> web.Response:
-        """Carry the call out, in a thread."""
+        """Carry the call out, in a thread; the time that it takes on AWS passes before, in none."""
         loop = asyncio.get_running_loop()
+        if call.service == "ec2" and call.action in PACED:
+            await asyncio.sleep(self._plane.delays.draw(PACED[call.action]))
+        threads = self._readers if passed.reads(call.action) else self._changers
         try:
-            body = await loop.run_in_executor(self._threads, carry_out, self._plane, call)
+            body = await loop.run_in_executor(threads, carry_out, self._plane, call)
         except BooksFailed as error:
             LOG.warning("%s: %s", call.action, error)
             return _failed(call, passed.broken(call))
@@ -219,14 +229,14 @@ class Gateway:
             return web.json_response({"error": "this takes the harness's key"}, status=403)
         loop = asyncio.get_running_loop()
         if request.method == "GET":
-            shown = await loop.run_in_executor(self._threads, lambda: {k: f(self._plane) for k, f in SHOWN.items()})
+            shown = await loop.run_in_executor(self._readers, lambda: {k: f(self._plane) for k, f in SHOWN.items()})
             return web.json_response(shown)
         body = await _body(request)
         try:
             if body is None:
                 raise UsageError(f"larger than {MAX_BODY_BYTES} bytes")
             return web.json_response(
-                await loop.run_in_executor(self._threads, control.apply, self._plane, CONTROLS, body)
+                await loop.run_in_executor(self._changers, control.apply, self._plane, CONTROLS, body)
             )
         except UsageError as error:
             return web.json_response({"error": str(error)}, status=400)
@@ -236,7 +246,7 @@ class Gateway:
 
     async def _state(self, _: web.Request) -> web.Response:
         loop = asyncio.get_running_loop()
-        return web.json_response(await loop.run_in_executor(self._threads, describe, self._plane))
+        return web.json_response(await loop.run_in_executor(self._readers, describe, self._plane))
 
 
 def describe(plane: Plane) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Books and state agree on which instances there are, whenever the gateway before this one was killed.
 
-RunInstances enters an instance in the books before it is written down, TerminateInstances tells them first. Whoever
-died in between has never answered, and on AWS, too, such a call may or may not have been carried out: a launch was not
-(the books must not keep an instance's address for it), a termination was (they can't take it back).
+RunInstances enters an instance in the books before it is written down. Whoever died in between has never answered, and
+on AWS, too, such a call may or may not have been carried out: a launch was not (the books must not keep an instance's
+address for it). What they were told is terminated (by a launch that failed, or by an older version, which told them
+first) ends here as well: they can't take it back.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from harness.command import TimedOut, run, wait_for
 from harness.errors import InfrastructureError
 from harness.region import background, machine_power, metadata, neighbours, packet_filter
 from harness.region.journal import Journal
-from harness.region.volumes import Volumes
+from harness.region.volumes import NotAttached, Volumes
 from harness.topology import CELL_LABEL, REGION_NAME, ROLE_LABEL, ZONE, Topology, mac_of
 
 INSTANCE_LABEL = "pbx-chaos.instance"
@@ -252,7 +252,8 @@ class Instances:
             self._services = [service for service in self._services if service.poll() is None]
             self._services.append(metadata.start(self._topology, instance_id=instance_id, guest_pid=pid))
         for volume_id in self._volumes.attached_to(instance_id):
-            self._volumes.reattach(volume_id, guest_pid=pid, instance_id=instance_id)
+            with suppress(NotAttached):  # it was detached meanwhile
+                self._volumes.reattach(volume_id, guest_pid=pid, instance_id=instance_id)
         (root / POWER_GOOD).touch()
         self._journal.record("instance_on", instance_id=instance_id, pid=pid)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -63,9 +63,9 @@ def block_devices(params: Mapping[str, str]) -> list[BlockDevice]:
     return found
 
 
-def enter(plane: Plane, call: Call, record: Instance, devices: Sequence[BlockDevice]) -> list[Volume]:
-    """Under the lock: write the volumes down, attached; the guest has the devices when it boots."""
-    entered = []
+def enter(plane: Plane, call: Call, record: Instance, devices: Sequence[BlockDevice]) -> Iterator[Volume]:
+    """Under the lock: the volumes, attached, in the books, each as soon as those know it; to be written down together
+    with the instance. The guest has the devices when it boots."""
     for each in devices:
         asked = replace(call, action="CreateVolume", params={**each.volume, "AvailabilityZone": record.zone})
         _, volume = enter_volume(plane, asked)
@@ -77,10 +77,19 @@ def enter(plane: Plane, call: Call, record: Instance, devices: Sequence[BlockDev
             since=now_text(),
             delete_on_termination=each.delete_on_termination,
         )
-        entered.append(volume.placed(place))
-        plane.state.put(entered[-1])
+        yield volume.placed(place)
         plane.books.call("AttachVolume", where)
-    return entered
+
+
+def forget(plane: Plane, entered: Sequence[Volume]) -> None:
+    """Under the lock: the books forget those that were never written down."""
+    for volume in entered:
+        if volume.volume_id not in plane.state.volumes:
+            with suppress(AwsError):
+                where = {"VolumeId": volume.volume_id, "InstanceId": volume.attachments[0].instance_id}
+                plane.books.call("DetachVolume", where)
+            with suppress(AwsError):
+                plane.books.call("DeleteVolume", {"VolumeId": volume.volume_id})
 
 
 def make(plane: Plane, entered: Sequence[Volume]) -> None:

@@ -21,9 +21,14 @@ RECORDS = frozenset(
 )  # fmt: skip
 
 
+def reads(action: str) -> bool:
+    """Whether an action, by its name, changes nothing."""
+    return any(fnmatchcase(action, pattern) for pattern in READING)
+
+
 def to_books(action: str) -> bool:
     """Whether the books may answer this action of EC2."""
-    return action in RECORDS or any(fnmatchcase(action, pattern) for pattern in READING)
+    return action in RECORDS or reads(action)
 
 
 def ask_books(plane: Plane, call: Call) -> bytes:

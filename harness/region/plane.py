@@ -1,7 +1,8 @@
 """What every EC2 action works with: the gateway's memory, the books, the data plane, and threads for what takes time.
 
 A call is decided and written down under `state.lock` and answered at once, as EC2 does; what the data plane needs
-longer for runs in a worker. Workers that touch one instance take turns (`machine_lock`).
+longer for runs in a worker. Workers that touch one instance take turns (`machine_lock`), and so do those that touch one
+volume (`volume_lock`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Event, Lock
 from typing import Any
@@ -40,10 +40,10 @@ from harness.region.semantics.instances import (
 from harness.region.state import Instance, State, Tables
 from harness.region.timing import Delays
 from harness.region.volumes import Volumes
+from harness.region.workers import Workers
 from harness.topology import Topology
 
 LOG = logging.getLogger("pbx-chaos.gateway")
-WORKERS = 32
 RETRY_S = 0.1
 """How often a detach that waits for an unmount looks again."""
 
@@ -88,8 +88,8 @@ class Plane:
     commands: Commands = field(init=False)
     past_routes: Past = field(init=False)
     past_groups: Past = field(init=False)
-    _workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "plane"))
-    _machine_locks: defaultdict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
+    _workers: Workers = field(default_factory=lambda: Workers("plane"))
+    _locks: defaultdict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
     _locks_lock: Lock = field(default_factory=Lock)
     _checked_s: dict[str, float] = field(default_factory=dict)
 
@@ -113,7 +113,22 @@ class Plane:
                 LOG.exception("%s%r failed", work.__name__, arguments[1:])
                 self.journal.record("operation_failed", operation=work.__name__, error=str(error))
 
-        self._workers.submit(guarded)
+        self._workers.begin(guarded)
+
+    def until_done(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Worker: run `work`, which can be done again, until it succeeds or the gateway ends. For what has been
+        decided and answered and can't be taken back; its first failure is journalled."""
+        told = False
+        while True:
+            try:
+                return work(*arguments)
+            except Exception as error:
+                if not told:
+                    LOG.exception("%s%r failed, and is tried again", work.__name__, arguments[1:])
+                    self.journal.record("operation_failed", operation=work.__name__, error=str(error), again=True)
+                told = True
+                if self.closing.wait(RETRY_S):
+                    return None
 
     def take(self, operation: str) -> None:
         """Worker, no lock held: let the time pass that AWS takes for it beyond what it takes here (timing.OPERATIONS).
@@ -136,15 +151,19 @@ class Plane:
         return self.delays.draw("consistency")
 
     def machine_lock(self, instance_id: str) -> Lock:
-        """Held by whoever switches, attaches to or detaches from this instance."""
+        """Held by whoever switches or attaches to this instance; never while time passes that only AWS takes."""
         with self._locks_lock:
-            return self._machine_locks[instance_id]
+            return self._locks[instance_id]
+
+    def volume_lock(self, volume_id: str) -> Lock:
+        """Held by whoever gives this volume to a machine or takes it away; after the machine's, if both are held."""
+        return self.machine_lock(volume_id)
 
     def close(self) -> None:
         """Ends the waiting workers; those in the middle of something finish it."""
         self.closing.set()
         self.commands.close()
-        self._workers.shutdown(wait=True)
+        self._workers.close()
 
     def state_of(self, instance: Instance) -> InstanceState:
         """What EC2 says of an instance now, or of a record as a Describe call saw it some moments ago."""

@@ -34,7 +34,7 @@ def begin_recovery(plane: Plane, instance_id: str, impaired_s: float) -> None:
         back_s = plane.wall_s() + impaired_s + plane.delays.draw("recover")
         plane.state.put(replace(record, transition="recovering", host_back_s=back_s))
     plane.journal.record("host_failed", instance_id=instance_id, impaired_s=impaired_s)
-    plane.background(finish_recovery, plane, instance_id)
+    plane.background(plane.until_done, finish_recovery, plane, instance_id)
 
 
 def finish_recovery(plane: Plane, instance_id: str) -> None:
@@ -57,7 +57,7 @@ def resume(plane: Plane) -> None:
     """Take up the recoveries that a gateway before this one left half done."""
     for record in list(plane.state.instances.values()):
         if record.transition == "recovering":
-            plane.background(finish_recovery, plane, record.instance_id)
+            plane.background(plane.until_done, finish_recovery, plane, record.instance_id)
 
 
 def control(plane: Plane, wanted: Any) -> None:

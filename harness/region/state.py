@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import RLock
@@ -162,6 +161,19 @@ class Tables:
     addresses: Mapping[str, Address]
     acls: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
 
+    def having(self, record: Instance | Volume | Address) -> Tables:
+        """With this record, new or in the place of the one before it."""
+        if isinstance(record, Instance):
+            return replace(self, instances={**self.instances, record.instance_id: record})
+        if isinstance(record, Volume):
+            return replace(self, volumes={**self.volumes, record.volume_id: record})
+        return replace(self, addresses={**self.addresses, record.allocation_id: record})
+
+    def without(self, record: Volume | Address) -> Tables:
+        if isinstance(record, Volume):
+            return replace(self, volumes={k: v for k, v in self.volumes.items() if k != record.volume_id})
+        return replace(self, addresses={k: a for k, a in self.addresses.items() if k != record.allocation_id})
+
     def elastic_at(self, private_ip: str) -> Address | None:
         """The Elastic IP that leads to this private address."""
         return next((a for a in self.addresses.values() if a.private_ip == private_ip), None)
@@ -176,75 +188,72 @@ class Tables:
 
 class State:
     """The three tables, and the entries of network ACLs. Hold `lock` over every read that leads to a change; each
-    change is on disk when it returns, those made `together` when they are done."""
+    change is on disk when it returns, and one that the disk does not take (OSError) has not happened.
+
+    A change makes new tables: whoever reads the old ones reads on without a lock.
+    """
 
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.lock = RLock()
         self._path = folder / STATE_FILE
         self.clock = clock
         self._past: deque[tuple[float, Tables]] = deque()
-        self._together = 0
-        self.instances: dict[str, Instance] = {}
-        self.volumes: dict[str, Volume] = {}
-        self.addresses: dict[str, Address] = {}
-        self.acls: dict[str, tuple[Entry, ...]] = {}
+        self._tables = Tables(instances={}, volumes={}, addresses={})
         if self._path.exists():
             self._load()
 
+    @property
+    def instances(self) -> Mapping[str, Instance]:
+        return self._tables.instances
+
+    @property
+    def volumes(self) -> Mapping[str, Volume]:
+        return self._tables.volumes
+
+    @property
+    def addresses(self) -> Mapping[str, Address]:
+        return self._tables.addresses
+
+    @property
+    def acls(self) -> Mapping[str, tuple[Entry, ...]]:
+        return self._tables.acls
+
+    def now(self) -> Tables:
+        """The tables as they are."""
+        return self._tables
+
     def as_of(self, age_s: float) -> Tables:
         """The tables as they were `age_s` (up to MEMORY_S) seconds ago."""
+        if age_s <= 0:
+            return self._tables
         with self.lock:
             wanted = self.clock() - age_s
-            past = (tables for until, tables in self._past if until > wanted)
-            return next(past, None) or self._now() if age_s > 0 else self._now()
+            return next((tables for until, tables in self._past if until > wanted), self._tables)
 
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """Changes that are on disk all or none of them, whenever the gateway is killed. Nobody sees what is between."""
+    def put(self, *records: Instance | Volume | Address) -> None:
+        """Add or replace records, all of them or none."""
         with self.lock:
-            self._remember()
-            self._together += 1
-            try:
-                yield
-            finally:
-                self._together -= 1
-                self._save()
-
-    def put(self, record: Instance | Volume | Address) -> None:
-        """Add or replace a record."""
-        with self.lock:
-            self._remember()
-            if isinstance(record, Instance):
-                self.instances[record.instance_id] = record
-            elif isinstance(record, Volume):
-                self.volumes[record.volume_id] = record
-            else:
-                self.addresses[record.allocation_id] = record
-            self._save()
+            tables = self._tables
+            for record in records:
+                tables = tables.having(record)
+            self._become(tables)
 
     def drop(self, record: Volume | Address) -> None:
         """Forget a deleted volume or a released address."""
         with self.lock:
-            self._remember()
-            if isinstance(record, Volume):
-                self.volumes.pop(record.volume_id, None)
-            else:
-                self.addresses.pop(record.allocation_id, None)
-            self._save()
+            self._become(self._tables.without(record))
 
     def put_acl(self, acl_id: str, entries: tuple[Entry, ...] | None) -> None:
         """The entries of a network ACL; None forgets a deleted one."""
         with self.lock:
-            self._remember()
-            if entries is None:
-                self.acls.pop(acl_id, None)
-            else:
-                self.acls[acl_id] = entries
-            self._save()
+            acls = {key: value for key, value in self.acls.items() if key != acl_id}
+            if entries is not None:
+                acls[acl_id] = entries
+            self._become(replace(self._tables, acls=acls))
 
     def instance_with_key(self, access_key_id: str) -> Instance | None:
         """Without the lock, on purpose: the gateway's event loop must not wait for a call that holds it."""
-        return next((i for i in list(self.instances.values()) if i.access_key_id == access_key_id), None)
+        return next((i for i in self.instances.values() if i.access_key_id == access_key_id), None)
 
     def volumes_of(self, instance_id: str) -> list[Volume]:
         with self.lock:
@@ -255,46 +264,31 @@ class State:
         with self.lock:
             return [a for a in self.addresses.values() if a.instance_id == instance_id]
 
-    def now(self) -> Tables:
-        """The tables as they are."""
-        with self.lock:
-            return self._now()
-
-    def _now(self) -> Tables:
-        return Tables(
-            instances=dict(self.instances),
-            volumes=dict(self.volumes),
-            addresses=dict(self.addresses),
-            acls=dict(self.acls),
-        )
-
-    def _remember(self) -> None:
-        """Keep the tables as they are until now, before a change."""
-        if self._together:
-            return
+    def _become(self, tables: Tables) -> None:
+        self._save(tables)
         now = self.clock()
-        self._past.append((now, self._now()))
+        self._past.append((now, self._tables))
         while self._past[0][0] < now - MEMORY_S:
             self._past.popleft()
+        self._tables = tables
 
-    def _save(self) -> None:
-        if self._together:
-            return
+    def _save(self, tables: Tables) -> None:
         data = {
-            "instances": [asdict(record) for record in self.instances.values()],
-            "volumes": [asdict(record) for record in self.volumes.values()],
-            "addresses": [asdict(record) for record in self.addresses.values()],
-            "acls": {acl_id: [asdict(entry) for entry in entries] for acl_id, entries in self.acls.items()},
+            "instances": [asdict(record) for record in tables.instances.values()],
+            "volumes": [asdict(record) for record in tables.volumes.values()],
+            "addresses": [asdict(record) for record in tables.addresses.values()],
+            "acls": {acl_id: [asdict(entry) for entry in entries] for acl_id, entries in tables.acls.items()},
         }
         write_json(self._path, data)
 
     def _load(self) -> None:
         data = json.loads(self._path.read_text(encoding="utf-8"))
-        self.instances = {row["instance_id"]: Instance(**row) for row in data["instances"]}
-        self.addresses = {row["allocation_id"]: Address(**row) for row in data["addresses"]}
-        self.volumes = {row["volume_id"]: _volume(row) for row in data["volumes"]}
-        acls = data.get("acls", {})
-        self.acls = {acl_id: tuple(Entry(**row) for row in rows) for acl_id, rows in acls.items()}
+        self._tables = Tables(
+            instances={row["instance_id"]: Instance(**row) for row in data["instances"]},
+            addresses={row["allocation_id"]: Address(**row) for row in data["addresses"]},
+            volumes={row["volume_id"]: _volume(row) for row in data["volumes"]},
+            acls={acl_id: tuple(Entry(**row) for row in rows) for acl_id, rows in data.get("acls", {}).items()},
+        )
 
 
 def _volume(row: dict[str, Any]) -> Volume:

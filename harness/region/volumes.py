@@ -37,6 +37,10 @@ class VolumeBusy(InfrastructureError):
     """The volume is mounted in its guest, or attached to another one."""
 
 
+class NotAttached(InfrastructureError):
+    """The volume is not there (any more)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attachment:
     """Where a volume is. `device` is what EC2 calls it (/dev/sdf), `guest_device` what the guest calls it; `handle` is
@@ -118,7 +122,7 @@ class Volumes:
             state = self._load(volume_id)
             attachment = state.at(instance_id)
             if attachment is None:
-                raise InfrastructureError(f"volume {volume_id} is not attached to {instance_id or 'anything'}")
+                raise NotAttached(f"volume {volume_id} is not attached to {instance_id or 'anything'}")
             if attachment.loop is not None:
                 self.release(volume_id, instance_id=attachment.instance_id)
                 state = self._load(volume_id)

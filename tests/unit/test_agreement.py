@@ -170,8 +170,8 @@ def ids(answer: Document) -> list[str]:
 
 
 def running(plane: Plane, instance_id: str) -> None:
-    record = plane.state.instances
-    wait_for("running", lambda: plane.state_of(record[instance_id]) == "running", timeout_s=5, every_s=0.002)
+    state = plane.state
+    wait_for("running", lambda: plane.state_of(state.instances[instance_id]) == "running", timeout_s=5, every_s=0.002)
 
 
 def living(plane: Plane) -> list[str]:
@@ -216,7 +216,7 @@ def test_a_volume_with_a_token_is_one_volume_wherever_the_gateway_died(region: R
         assert made == set(plane.state.volumes) == set(plane.volumes.list()), at
         told = plane.books.call("DescribeVolumes", {}).items("volumeSet")
         assert made == {item.findtext("volumeId") for item in told}, at
-        wait_for("available", lambda v=plane.state.volumes: not v[min(v)].creating, timeout_s=5, every_s=0.002)  # type: ignore[misc]
+        wait_for("available", lambda s=plane.state: not s.volumes[min(s.volumes)].creating, timeout_s=5, every_s=0.002)  # type: ignore[misc]
         call(plane, "DeleteVolume", VolumeId=made.pop())
         if not died:
             return
@@ -257,6 +257,56 @@ def test_a_launch_that_failed_does_not_use_its_token_up(region: Region, monkeypa
     assert living(plane) == in_books(plane) == plane.volumes.list() == list(plane.state.volumes) == []
     (made,) = ids(call(plane, "RunInstances", **asked))
     running(plane, made)
+
+
+def test_a_launch_that_the_disk_refuses_has_not_happened(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
+    plane = region.next_gateway()
+    disk = {"BlockDeviceMapping_1_DeviceName": "/dev/sdf", "BlockDeviceMapping_1_Ebs_VolumeSize": "1"}
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(state_module, "write_json", full)
+        with pytest.raises(OSError, match="No space"):
+            call(plane, "RunInstances", **region.one(), **disk)
+        with pytest.raises(OSError, match="No space"):
+            call(plane, "CreateVolume", AvailabilityZone=ZONE, Size="1")
+    assert living(plane) == in_books(plane) == plane.volumes.list() == list(plane.state.volumes) == []
+    assert list(plane.books.call("DescribeVolumes", {}).items("volumeSet")) == []
+
+
+def test_nobody_sees_what_the_books_have_before_it_is_written_down(region: Region) -> None:
+    """No Describe call waits for a lock, and no call sees half of another one."""
+    plane = region.next_gateway()
+    disk = {"BlockDeviceMapping_1_DeviceName": "/dev/sdf", "BlockDeviceMapping_1_Ebs_VolumeSize": "1"}
+    told = plane.books
+    sets = {
+        "DescribeAddresses": "addressesSet",
+        "DescribeInstances": "reservationSet",
+        "DescribeNetworkInterfaces": "networkInterfaceSet",
+        "DescribeVolumes": "volumeSet",
+    }
+    seen: list[str] = []
+
+    class Watched:
+        def call(self, action: str, params: Any) -> Document:
+            answer = told.call(action, params)
+            if not action.startswith("Describe"):
+                plane.books = told
+                seen.extend(f"{action}: {name}" for name, of in sets.items() if list(call(plane, name).items(of)))
+                plane.books = cast(Any, self)
+            return answer
+
+    plane.books = cast(Any, Watched())
+    (instance_id,) = ids(call(plane, "RunInstances", **region.one(), **disk))
+    assert seen == []
+    plane.books = told
+    running(plane, instance_id)
+    assert all(list(call(plane, name).items(of)) for name, of in sets.items() if name != "DescribeAddresses")
+    plane.books = cast(Any, Watched())
+    call(plane, "AllocateAddress")
+    assert not [line for line in seen if "DescribeAddresses" in line]
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["two Elastic IPs", "a public address of its own"])

@@ -20,6 +20,10 @@ extensions = { first = 100, last = 199, password = "s3cret" }
 """
 
 
+def with_data(line: str) -> tuple[str, str]:
+    return 'summary = "a PBX"', f'summary = "a PBX"\ndata.{line}'
+
+
 def test_the_stand_in_is_complete() -> None:
     profile = load_profile("stand-in")
     assert profile.folder == PROFILES / "stand-in"
@@ -31,7 +35,15 @@ def test_the_stand_in_is_complete() -> None:
         5061,
         10443,
     )
-    assert (profile.extensions.first, profile.extensions.last) == (1000, 1999)
+    assert (profile.extensions.first, profile.extensions.last) == (1000, 9999)
+
+
+def test_the_stand_in_declares_all_four_kinds_of_data() -> None:
+    data = load_profile("stand-in").data
+    assert list(data.declared) == ["database", "recordings", "logs", "prompts"]
+    assert data.recordings is not None and data.recordings.header == "X-Record: yes"
+    assert data.prompts is not None and data.prompts.extension == 900
+    assert data.database is not None and data.database.durable_after_s == 0
 
 
 def test_what_is_left_out_is_unknown_and_not_assumed() -> None:
@@ -39,7 +51,7 @@ def test_what_is_left_out_is_unknown_and_not_assumed() -> None:
     assert profile.sip.tls_port is None
     assert profile.media is None
     assert profile.recovers.calls is None
-    assert profile.data == {}
+    assert profile.data.declared == {}
 
 
 def test_a_command_line_carries_where_it_runs() -> None:
@@ -63,6 +75,13 @@ def test_a_command_line_carries_where_it_runs() -> None:
         (("{data_dir}", "{data_dir"), "params.data_dir: expected '}'"),
         (('name = "mine"', 'name = "My PBX"'), "name"),
         (('main_process = "asterisk"', 'main_process = ""'), "main_process"),
+        (with_data("logs = { read = 'read-logs', durable_after_s = -1 }"), "data.logs.durable_after_s"),
+        (with_data("logs = { durable_after_s = 1 }"), "data.logs.read"),
+        (with_data("logs = { read = '../../bin/sh' }"), "data.logs.read"),
+        (with_data("prompts = { read = 'a', extension = 'music' }"), "data.prompts.extension"),
+        (with_data("recordings = { read = 'a', header = 'X-Record' }"), "data.recordings.header"),
+        (with_data("recordings = { read = 'a', extension = 1 }"), "data.recordings.extension"),
+        (with_data("voicemail = { read = 'a' }"), "data.voicemail"),
         (('summary = "a PBX"', 'folder = "/tmp"'), "folder"),
         (('summary = "a PBX"', "summary = "), "not a TOML file"),
     ],
@@ -94,6 +113,9 @@ def test_a_profile_of_ones_own_needs_its_commands(tmp_path: Path) -> None:
     for name in COMMANDS:
         shutil.copy("/bin/true", tmp_path / name)
     assert load_profile(str(path)).folder == tmp_path
+    path.write_text(GOOD + "[data.logs]\nread = 'read-logs'\n")
+    with pytest.raises(UsageError, match="executables read-logs"):
+        load_profile(str(path))
 
 
 def test_a_file_that_can_not_be_read_says_why(tmp_path: Path) -> None:

@@ -69,3 +69,33 @@ def test_what_an_earlier_version_wrote_can_be_read(tmp_path: Path, place: dict[s
     (tmp_path / STATE_FILE).write_text(json.dumps({"instances": [], "volumes": [row], "addresses": []}))
     attachment = State(tmp_path).volumes["vol-1"].attachment
     assert (attachment and attachment.instance_id) == (place and place["instance_id"])
+
+
+def test_what_the_disk_does_not_take_has_not_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record in memory alone would be believed for ever: an instance that is `stopping`, and nobody stops it."""
+    before = Address(allocation_id="a", public_ip="203.0.113.1")
+    state = State(tmp_path)
+    state.put(before)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("harness.region.state.write_json", full)
+        with pytest.raises(OSError, match="No space"):
+            state.put(replace(before, instance_id="i-1"), Volume(volume_id="vol-1", size_gib=1, zone="z"))
+        with pytest.raises(OSError, match="No space"):
+            state.drop(before)
+        with pytest.raises(OSError, match="No space"):
+            state.put_acl("acl-1", ())
+    assert state.addresses == {"a": before}
+    assert (dict(state.volumes), dict(state.acls)) == ({}, {})
+    state.put(replace(before, instance_id="i-1"))
+    assert State(tmp_path).addresses["a"].instance_id == "i-1"
+
+
+def test_tables_that_somebody_reads_do_not_change(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    held = state.now()
+    state.put(Address(allocation_id="a", public_ip="203.0.113.1"))
+    assert dict(held.addresses) == {}

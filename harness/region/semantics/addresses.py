@@ -23,7 +23,8 @@ Changes = Mapping[IPv4Address, IPv4Address | None]
 
 class Moves:
     """Which decided changes the data plane may still make. It lags, so they can come due in another order than they
-    were decided in: about each public address the latest decision wins. Hold `lock` from `due` until they are made.
+    were decided in: about each public address the latest decision wins. Hold `lock` from `due` until `made`; what could
+    not be made stays due.
     """
 
     def __init__(self) -> None:
@@ -38,11 +39,14 @@ class Moves:
             return self._decided
 
     def due(self, number: int, changes: Changes) -> dict[IPv4Address, IPv4Address | None]:
-        """Those of the changes of decision `number` that none after it has overtaken; from now on they are made."""
+        """Those of the changes of decision `number` that none after it has overtaken."""
         with self.lock:
-            left = {public: private for public, private in changes.items() if self._made.get(public, 0) < number}
-            self._made |= dict.fromkeys(left, number)
-            return left
+            return {public: private for public, private in changes.items() if self._made.get(public, 0) < number}
+
+    def made(self, number: int, changes: Changes) -> None:
+        """The data plane has made these changes of decision `number`."""
+        with self.lock:
+            self._made |= dict.fromkeys(changes, number)
 
 
 NEEDED = {
