@@ -13,6 +13,7 @@ import secrets
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
 from harness.clients.sip.digest import Credentials, answer, challenge_of
 from harness.clients.sip.framer import PING, PONG, Framer
@@ -120,19 +123,26 @@ class Registrar:
             tasks: set[asyncio.Task[None]] = set()
 
             def send(data: bytes) -> None:
-                task = asyncio.ensure_future(connection.send(data, text=True))
+                task = asyncio.ensure_future(tell(data))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
 
+            async def tell(data: bytes) -> None:
+                with suppress(ConnectionClosed):
+                    await connection.send(data, text=True)
+
             self._open.add(connection)
             try:
-                async for text in connection:
-                    data = text.encode() if isinstance(text, str) else text
-                    self.take(data, send, connection.remote_address, "WSS")
+                with suppress(ConnectionClosed):
+                    async for text in connection:
+                        data = text.encode() if isinstance(text, str) else text
+                        self.take(data, send, connection.remote_address, "WSS")
             finally:
                 self._open.discard(connection)
 
-        server = await serve(serve_one, HOST, 0, ssl=certificate(), subprotocols=["sip"], close_timeout=0.1)
+        server = await serve(
+            serve_one, HOST, 0, ssl=certificate(), subprotocols=[Subprotocol("sip")], close_timeout=0.1
+        )
         self._servers.append(server)
         self.ports["wss"] = next(iter(server.sockets)).getsockname()[1]
 

@@ -106,7 +106,7 @@ class Scene:
         lines = [f"{method} sip:1000@198.18.0.9 SIP/2.0", *(f"{name}: {value}" for name, value in headers.items())]
         return "\r\n".join([*lines, "", ""]).encode() + body
 
-    async def in_a_call(self, **more: str) -> Session:
+    async def in_a_call(self, **more: Any) -> Session:
         assert (ok := await self.tell(self.asked("INVITE", branch="inv", body=THEIRS, **more))) is not None
         assert ok.code == 200
         session = self.sessions[-1]
@@ -142,7 +142,7 @@ def test_what_rfc_4475_wants_answered(torture: Torture) -> None:
     async def story() -> None:
         said: list[bytes] = []
         scene = Scene()
-        scene.flow.send = lambda data: said.append(data) or not_sent()  # type: ignore[assignment,func-returns-value]
+        scene.flow.send = lambda data: said.append(data) or not_sent()  # type: ignore[method-assign,func-returns-value]
         scene.agent.inbox.take(torture.data, 1)
         await settle()
         assert scene.agent.inbox.broken == 0
