@@ -1,4 +1,4 @@
-"""Flows to peers that misbehave, with real sockets on loopback: whatever the other side does, a flow says so in time."""
+"""Flows to peers that misbehave, over real sockets on loopback: whatever the other side does, a flow tells in time."""
 
 from __future__ import annotations
 
