@@ -21,9 +21,9 @@ from pathlib import Path
 
 from harness.clients import open_loop
 from harness.clients.new_call import PASSWORD
-from harness.clients.options import address
 from harness.clients.recorder import Recorder
 from harness.clients.rtp.tone import Tone
+from harness.clients.shooting import address
 from harness.clients.softphone.baresip import Account
 from harness.clients.softphone.held import HeldCall
 from harness.clients.story import hold
