@@ -10,6 +10,7 @@ from typing import Any, get_args
 import pytest
 
 from harness.clients.sip.agent import Account, Answer, Behaviour, Event, Session, UserAgent
+from harness.clients.sip.flow import FlowFailed
 from harness.clients.sip.message import Message
 from harness.clients.sip.reconnect import Backoff
 from harness.clients.sip.reply import Reply
@@ -267,7 +268,7 @@ def test_a_wrong_password_is_refused_and_stays_secret() -> None:
         assert registrar.methods().count("REGISTER") == 4
         assert "not-it" not in repr(phone.events) + repr(vars(phone.agent))
         await phone.agent.stop()
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(FlowFailed):
             await starting
         await registrar.stop()
 

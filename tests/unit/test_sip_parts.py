@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from harness.clients.sip import session_timer
-from harness.clients.sip.binding import granted_s
+from harness.clients.sip.binding import granted_s, retry_after_s
 from harness.clients.sip.dialog import way
 from harness.clients.sip.framer import BIGGEST, PING, PONG, BadStream, Framer
 from harness.clients.sip.message import Header, Message
@@ -165,6 +165,15 @@ def test_routes_loose_and_strict() -> None:
 )
 def test_what_the_registrar_grants(headers: list[Header], seconds: int) -> None:
     assert granted_s(Message(headers=tuple(headers), code=200), "sip:me", 3600) == seconds
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("5", 5), ("18000;duration=3600", 3600), ("120 (I'm in a meeting)", 120), ("soon", 0), (None, 0)],
+)
+def test_how_long_a_refusal_asks_to_wait(value: str | None, seconds: float) -> None:
+    headers = (("retry-after", value),) if value is not None else ()
+    assert retry_after_s(Message(headers=headers, code=503)) == seconds
 
 
 def test_after_a_491_the_one_who_called_waits_longer() -> None:

@@ -67,7 +67,7 @@ class UserAgent:
 
     async def start(self) -> None:
         """Come up and stay up; returns when the PBX has accepted the first registration. Bound it: until then it is
-        tried for ever."""
+        tried for ever. `FlowFailed` when it is stopped meanwhile."""
         await self._binding.start()
 
     async def stop(self, *, unregister: bool = False) -> None:

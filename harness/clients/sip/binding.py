@@ -60,11 +60,16 @@ class Binding:
         self._timer: Any = None
 
     async def start(self) -> None:
-        """Come up and stay up; returns when the PBX has accepted the first registration."""
+        """Come up and stay up; returns when the PBX has accepted the first registration. `FlowFailed` when stopped."""
         self.running = True
         first: asyncio.Future[None] = self._exchange.loop.create_future()
         task = self._exchange.spawn(self._stay(first))
-        task.add_done_callback(lambda task: None if first.done() else first.cancel())
+
+        def over(task: asyncio.Task[Any]) -> None:
+            if not first.done():
+                first.set_exception(FlowFailed("the user agent was stopped"))
+
+        task.add_done_callback(over)
         await first
 
     def stop(self) -> None:
@@ -147,7 +152,8 @@ class Binding:
             if reply.code is None and self._behaviour.reliable:
                 self.lose("no answer to REGISTER")
             if self._exchange.up:
-                await self._wait_exactly(self._behaviour.backoff.wait_s(failures, random.random))
+                wait_s = self._behaviour.backoff.wait_s(failures, random.random)
+                await self._wait_exactly(max(wait_s, retry_after_s(reply.message)))
 
     def _accepted(self, reply: Reply, first: asyncio.Future[None]) -> None:
         again = not self.registered and first.done()
@@ -270,6 +276,12 @@ def granted_s(ok: Message | None, own_uri: str, asked_s: int) -> int:
             return max(1, int(found[1]))
     value = ok.get("expires") or ""
     return max(1, int(value)) if re.fullmatch("[0-9]{1,9}", value) else asked_s
+
+
+def retry_after_s(refusal: Message | None) -> float:
+    """How long a refusal asks us to wait (RFC 3261 20.33); an hour at most is believed."""
+    said = re.match("[0-9]{1,9}", (refusal.get("retry-after") if refusal is not None else None) or "")
+    return min(float(said[0]), 3600.0) if said else 0.0
 
 
 def make_flow(transport: TransportName, *, to: Address, local_ip: str, inbox: Inbox) -> Flow:

@@ -191,8 +191,8 @@ class Session:
 
     def refresh(self, message: Message) -> None:
         """Target and description that a request or 2xx within the dialog brings (12.2.1.2)."""
-        if contact := message.all("contact"):
-            self.target = uri_of(contact[0])
+        if (contact := message.all("contact")) and (target := uri_of(contact[0])):
+            self.target = target
         if message.body:
             self.remote_sdp = message.body
         if allow := message.all("allow"):
