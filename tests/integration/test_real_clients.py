@@ -30,7 +30,7 @@ from harness.history import Op, read
 from harness.images import wanted
 from harness.region import background
 from harness.topology import CELL_LABEL, Topology
-from tests.integration.test_stand_in import TRANSLATION
+from tests.integration.pbx_bench import TRANSLATION
 
 WHY = unmet()
 pytestmark = [
