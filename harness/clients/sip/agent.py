@@ -7,6 +7,8 @@ by itself but to refresh a session it agreed to refresh (RFC 4028), or where its
 
 from __future__ import annotations
 
+import asyncio
+import random
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -24,6 +26,9 @@ from harness.clients.sip.reply import Reply as Reply
 from harness.clients.sip.serving import OnCall, Serving
 from harness.clients.sip.session import Session as Session
 from harness.clients.sip.transport import Address
+
+REFRESHES = 5
+"""How often a client that came back re-INVITEs in a call until that is answered."""
 
 
 class UserAgent:
@@ -118,4 +123,11 @@ class UserAgent:
         if self.behaviour.refresh_on_reconnect:
             for session in self.sessions:
                 if session.state == "up":
-                    self.exchange.spawn(session.reinvite())
+                    self.exchange.spawn(self._refresh_target(session))
+
+    async def _refresh_target(self, session: Session) -> None:
+        """Tried again for a while: the other side may come back later than this one."""
+        for failures in range(1, REFRESHES):
+            if (await session.reinvite()).ok or session.state != "up":
+                return
+            await asyncio.sleep(self.behaviour.backoff.wait_s(failures, random.random))

@@ -142,7 +142,6 @@ class ServerTransaction:
     last: bytes = b""
     code: int = 0
     acknowledged: bool = False
-    _waited_s: float = 0.0
     _repeat: Timer | None = None
     _limit: Timer | None = None
 
@@ -162,6 +161,7 @@ class ServerTransaction:
             self._linger(0.0 if self.reliable else TIMEOUT * self.t1_s)  # timer J
         elif code < 300 or not self.reliable:
             self._repeat = self.timers.call_later(self.t1_s, self._again, self.t1_s)
+            self._limit = self.timers.call_later(TIMEOUT * self.t1_s, self._unheard)  # timer H
         else:
             self._linger(TIMEOUT * self.t1_s)  # timer H
 
@@ -189,14 +189,14 @@ class ServerTransaction:
             self.gone()
 
     def _again(self, waited_s: float) -> None:
-        self._waited_s += waited_s
-        if self._waited_s >= TIMEOUT * self.t1_s:
-            self.gone()
-            self.unacknowledged()
-            return
         self.write(self.last)
         next_s = min(2 * waited_s, T2_S)
         self._repeat = self.timers.call_later(next_s, self._again, next_s)
+
+    def _unheard(self) -> None:
+        self.forget()
+        self.gone()
+        self.unacknowledged()
 
 
 def _cancel(timer: Timer | None) -> None:
