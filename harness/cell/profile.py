@@ -89,7 +89,7 @@ class Kind:
     """One kind of data that the PBX keeps on the volume.
 
     `read` is an executable in the profile's folder: run on the active node it prints what is there as JSON lines
-    (docs/add-a-pbx.md). What was acknowledged to a client longer than `durable_after_s` before a crash is there after it.
+    (docs/add-a-pbx.md). What was acknowledged longer than `durable_after_s` before a crash is there after it.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -100,7 +100,7 @@ class Kind:
 
 @dataclass(frozen=True, kw_only=True)
 class Recordings(Kind):
-    """Recordings of calls: those whose INVITE carries `header` ("Name: value"); None: the profile does not say which."""
+    """Recordings of calls: those whose INVITE carries `header` ("Name: value"); None: nobody can ask for one."""
 
     header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+: \S.*$")] | None = None
 

@@ -1,4 +1,4 @@
-"""The stand-in PBX and its agent in containers: it serves, it is seen to hang or to be gone, it comes back elsewhere."""
+"""The stand-in PBX and its agent in containers: it serves, it is seen to hang or be gone, it comes back elsewhere."""
 
 from __future__ import annotations
 
