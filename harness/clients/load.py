@@ -26,10 +26,10 @@ from typing import Any
 
 from harness.clients import open_loop
 from harness.clients.new_call import PASSWORD
-from harness.clients.options import address
 from harness.clients.programs import Program, unmet
 from harness.clients.recorder import Recorder
 from harness.clients.rtp.tone import frame
+from harness.clients.shooting import address
 from harness.clients.sip.digest import Credentials
 from harness.clients.sip.registration import register
 from harness.clients.sip.transport import Address, UdpSocket, local_address_towards
