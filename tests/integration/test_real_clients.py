@@ -20,7 +20,7 @@ import pytest
 from docker.types import IPAMConfig, IPAMPool
 
 from harness.cell.guest import agent_files, profile_files
-from harness.cell.node import ContainerNode
+from harness.cell.node import ContainerNode, File
 from harness.cell.profile import load_profile
 from harness.clients.programs import unmet
 from harness.clients.rtp.silence import Silence, calls_from_ops
@@ -74,8 +74,15 @@ class Client:
 
     def silences(self) -> dict[tuple[str, str], list[Silence]]:
         """Of both ends: the phone's is told in a file of its own."""
-        media = self.out.with_name(f"{self.out.stem}_media.jsonl")
-        return calls_from_ops([*read(self.out), *read(media)])
+        return calls_from_ops([*read(self.out), *read(self._media)])
+
+    def media(self, f: str) -> list[Op]:
+        """What the phone's audio engine has told."""
+        return [op for op in read(self._media) if op.f == f]
+
+    @property
+    def _media(self) -> Path:
+        return self.out.with_name(f"{self.out.stem}_media.jsonl")
 
     def wait(self, what: str, seen: Callable[[], object], timeout_s: float = 20) -> None:
         def look() -> object:
@@ -206,7 +213,7 @@ def test_a_real_client_and_a_phone_hear_each_other_and_a_silence_in_between(
     assert [op.type for op in client.ops("call")] == ["invoke", "ok"]
     assert client.ops(f"calls_{name}")[-1].type == "ok"
     began_ns, ended_ns = bench.blackout(BLACKOUT_S)
-    client.wait("audio after it", lambda: client.ops("media_gap") and client.ops(f"calls_{name}")[-1].type == "ok")
+    client.wait("the silences of both ends", lambda: client.ops("media_gap") and client.media("media_gap"))
     client.stop()
     for side in ("caller", "callee"):
         silence = longest(client.silences()[f"{name}-0", side])
