@@ -1,7 +1,6 @@
 """Real clients against one stand-in PBX: Chromium with JsSIP and baresip call phones of ours, SIPp loads it.
 
-One node and one client machine on one network; the PBX's address is a route plus a 1:1 translation, as the region has
-it. Without the client image (`python -m harness.images --client`) there is nothing to test here.
+Without the client image (`python -m harness.images --client`) there is nothing to test here.
 """
 
 from __future__ import annotations
@@ -10,27 +9,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import docker
 import pytest
-from docker.types import IPAMConfig, IPAMPool
 
-from harness.cell.guest import agent_files, profile_files
-from harness.cell.node import ContainerNode, File
-from harness.cell.profile import load_profile
+from harness.cell.guest import profile_files
+from harness.cell.node import File
 from harness.clients.programs import unmet
 from harness.clients.rtp.silence import Silence, calls_from_ops
 from harness.clock import now_ns
 from harness.command import run, wait_for
 from harness.history import Op, read
-from harness.images import wanted
 from harness.region import background
-from harness.topology import CELL_LABEL, Topology
-from tests.integration.test_stand_in import TRANSLATION
+from harness.topology import CELL_LABEL
+from tests.integration.pbx_bench import PROFILE, PUBLIC, TOPOLOGY, pbx_bench
 
 WHY = unmet()
 pytestmark = [
@@ -39,9 +33,7 @@ pytestmark = [
     pytest.mark.skipif(WHY is not None, reason=str(WHY)),
 ]
 
-TOPOLOGY = Topology(cell="softdev", slot=8)
-PROFILE = load_profile("stand-in")
-PUBLIC = str(TOPOLOGY.elastic_range[1])
+PROGRAMS = {f"{TOPOLOGY.cell}-{name}" for name in ("browser", "softphone", "load-caller", "load-callee")}
 DOMAIN = PROFILE.sip.domain
 BLACKOUT_S = 0.8
 SLACK_NS = 60_000_000
@@ -135,56 +127,17 @@ class Bench:
 @pytest.fixture(scope="module")
 def pbx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """A PBX that serves at its public address; the pid of a client machine that reaches it."""
-    engine = docker.from_env()
-    labels = {CELL_LABEL: TOPOLOGY.cell}
-    volume = tmp_path_factory.mktemp("volume")
-    volume.chmod(0o755)
-    with ExitStack() as undo:
-        network: Any = engine.networks.create(
-            TOPOLOGY.vpc_network,
-            labels=labels,
-            ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=str(TOPOLOGY.vpc_subnet))]),
-            options={"com.docker.network.bridge.enable_ip_masquerade": "false"},
-        )
-        undo.callback(network.remove)
-
-        def container(name: str, image: str, index: int, **options: Any) -> Any:
-            made: Any = engine.containers.create(image, name=name, labels=labels, tmpfs={"/run": "exec"}, **options)
-            undo.callback(made.remove, force=True)
-            address = str(TOPOLOGY.node_address(index))
-            engine.api.connect_container_to_network(made.id, network.id, ipv4_address=address)
-            engine.api.disconnect_container_from_network(made.id, "bridge")
-            made.start()
-            made.reload()
-            return made
-
-        volumes = {str(volume): {"bind": PROFILE.data_dir, "mode": "rw"}}
-        made = container("softdev-1", wanted().node, 1, cap_add=["NET_ADMIN", "SYS_ADMIN"], volumes=volumes)
-        private = str(TOPOLOGY.node_address(1))
-        node = ContainerNode(name="softdev-1", instance_id="i-1", private_ip=private, container=str(made.id))
-        node.put(agent_files() | _profile())
-        rules = TRANSLATION.format(public=PUBLIC, private=private, client=TOPOLOGY.node_address(9))
-        node.run(["nft", "-f", "-"], timeout_s=5, stdin=rules)
-        client = container("softdev-client", wanted().net, 9, cap_add=["NET_ADMIN"])
-        pid = int(client.attrs["State"]["Pid"])
-        run(["nsenter", "-t", str(pid), "-n", "ip", "route", "replace", PUBLIC, "via", private], timeout_s=5)
-        for name in ("init", "start"):
-            command = PROFILE.command(name, node=node.name, private_ip=private, public_ip=PUBLIC)
-            node.run(command, timeout_s=60)
-        yield pid
-        for left in engine.containers.list(all=True, filters={"label": f"{CELL_LABEL}={TOPOLOGY.cell}"}):
-            if left.name.startswith(("softdev-browser", "softdev-softphone", "softdev-load")):
-                left.remove(force=True)
+    with pbx_bench(tmp_path_factory.mktemp("volume")) as bench:
+        bench.nodes[0].put(dtls_left_to_the_browser())
+        bench.start(bench.nodes[0])
+        yield bench.client_pid
 
 
-def _profile() -> dict[str, File]:
-    """The profile, its media relay told to leave the DTLS handshake to a browser that calls."""
-    files = profile_files("stand-in", PROFILE.folder)
-    name = next(path for path in files if path.endswith("kamailio.cfg"))
-    text = files[name].content.replace(
-        b'ICE=remove RTP/AVP rtcp-mux-demux"', b'ICE=remove RTP/AVP rtcp-mux-demux DTLS-reverse=passive"'
-    )
-    return files | {name: File(content=text)}
+def dtls_left_to_the_browser() -> dict[str, File]:
+    """The profile's configuration, its media relay told to let a browser that calls begin the DTLS handshake."""
+    (path, file) = next(item for item in profile_files("stand-in", PROFILE.folder).items() if "kamailio.cfg" in item[0])
+    plain = b"ICE=remove RTP/AVP rtcp-mux-demux"
+    return {path: File(content=file.content.replace(plain + b'"', plain + b' DTLS-reverse=passive"'))}
 
 
 @pytest.fixture
@@ -194,6 +147,9 @@ def bench(pbx: int, tmp_path: Path) -> Iterator[Bench]:
         yield bench
     finally:
         bench.kill()
+        for left in docker.from_env().containers.list(all=True, filters={"label": f"{CELL_LABEL}={TOPOLOGY.cell}"}):
+            if left.name.rpartition("-")[0] in PROGRAMS:
+                left.remove(force=True)
 
 
 @pytest.mark.parametrize(
