@@ -18,11 +18,12 @@ from typing import Any
 from harness.cell import cell as cells
 from harness.cell.cell import Cell
 from harness.cell.cluster import ClusterState
-from harness.clock import WallOffset
+from harness.clock import WallOffset, now_ns
 from harness.errors import HarnessError
 from harness.rundir import RunDir
 
 NODE_LOGS = "/var/log/pbx-node"
+READ_TIMEOUT_S = 20
 EXPECTED_LOGS = ("alerts.jsonl", "corosync.log", "pacemaker.log")
 _FENCE_ASKED = re.compile(r"Requesting peer fencing \((?P<action>\w+)\) (?:targeting|of) (?P<target>\S+)")
 _NOT_SCHEDULED = re.compile(r"not scheduled (?:\(@\d+\) )?for (?P<ms>[0-9.]+) ms")
@@ -50,6 +51,41 @@ def region_files(cell: Cell, run_dir: RunDir) -> None:
             shutil.copyfile(source, run_dir.path / name)
     for source in cell.topology.state_dir.glob("*.log"):
         shutil.copyfile(source, run_dir.path / "logs" / f"region-{source.name}")
+
+
+def data(cell: Cell, run_dir: RunDir) -> None:
+    """What the PBX kept: each kind of data that its profile declares, read back on the active node into data.jsonl.
+
+    The first row says what is declared ({kind: durable_after_s}), where and when it was read; then a row per thing that
+    was found, with its kind, or one with the `error` of a kind that could not be read.
+    """
+    declared = cell.profile.data.declared
+    head: dict[str, Any] = {"declared": {kind: own.durable_after_s for kind, own in declared.items()}}
+    rows: list[dict[str, Any]] = []
+    active = None
+    try:
+        active = cell.cluster().active
+    except HarnessError as error:
+        rows = [{"kind": kind, "error": str(error)} for kind in declared]
+    else:
+        for kind, own in declared.items():
+            rows += _read_back(cell, active, kind, own.read)
+    head |= {"node": active, "read_ns": now_ns()}
+    run_dir.write_text("data.jsonl", "".join(dumps(row) + "\n" for row in (head, *rows)))
+
+
+def _read_back(cell: Cell, active: str | None, kind: str, command: str) -> list[dict[str, Any]]:
+    if active is None:
+        return [{"kind": kind, "error": "the PBX is active nowhere"}]
+    try:
+        node = cell.node(active)
+        argv = cell.profile.command(
+            command, node=node.name, private_ip=node.private_ip, public_ip=cell.public_ip
+        )  # fmt: skip
+        lines = node.run(argv, timeout_s=READ_TIMEOUT_S).stdout.splitlines()
+        return [{"kind": kind, **loads(line)} for line in lines]
+    except (HarnessError, ValueError, TypeError) as error:
+        return [{"kind": kind, "error": str(error)}]
 
 
 def what_is_there(cell_name: str, run_dir: RunDir) -> None:

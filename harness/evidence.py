@@ -45,6 +45,7 @@ def load(run_dir: RunDir) -> Evidence:
         unread=tuple(run_dir.read_json("unread.json") or ()),
         calls=tuple(held_calls(ops, calls_from_ops(ops))),
         claimed_kinds=tuple(meta.get("claimed_kinds", ())),
+        data=run_dir.read_rows("data.jsonl"),
     )
     return with_media_clock(evidence)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from harness import fates, noise, registrations, sip_figures
+from harness import fates, ledger, noise, registrations, sip_figures
 from harness.checkers.types import Checker, Evidence, FaultRecord
 from harness.phases import Breakdown, breakdown
 from harness.results import CLOCKS, CheckResult, Outage, clock_ids, overall, slowest, split_clock
@@ -33,7 +33,8 @@ def judge(evidence: Evidence, checkers: Sequence[Checker], *, meta: dict[str, An
     clocks = {clock: _family_row(evidence, clock) for clock in CLOCKS}
     calls = fates.summary(evidence.fates, not_up=len(evidence.calls_not_up))
     head = slowest(evidence.outages)
-    measured = {**clocks, "calls": calls}
+    data = ledger.figures(evidence)
+    measured = {**clocks, "calls": calls, "ledger": data}
     return {
         "schema_version": SCHEMA_VERSION,
         "scenario": meta["scenario"],
@@ -53,7 +54,7 @@ def judge(evidence: Evidence, checkers: Sequence[Checker], *, meta: dict[str, An
         "calls": calls,
         "registrations": registrations.figures(evidence.ops, fault_ns=evidence.first_fault_ns),
         "sip": sip_figures.figures(evidence),
-        "data": None,
+        "data": data,
         "noise": noise.floor(evidence),
         "faults": [_fault_row(f, evidence) for f in evidence.faults],
         "not_run": [what for key, what in NOT_MEASURED.items() if measured.get(key) is None],

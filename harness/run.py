@@ -204,6 +204,7 @@ class Run:
             ("region files", lambda: collect.region_files(self.cell, self.run_dir)),
             ("node logs", lambda: self._node_logs(offset)),
             ("cluster state", lambda: collect.cluster_state(self.cell, self.run_dir, "after")),
+            ("data of the PBX", lambda: collect.data(self.cell, self.run_dir)),
             ("left behind", lambda: self.run_dir.write_json("left-behind.json", self._left_behind())),
         ]
         for what, step in steps:

@@ -80,6 +80,7 @@ class Call:
     media: Media
     cseq: int = 1
     ended: bool = False
+    reinvited: int = 0
 
 
 class Phone:
@@ -258,6 +259,8 @@ class Phone:
                 media=Media(self._make_socket()),
             )
             self.calls[asked.call_id] = call
+        elif "tag=" in (asked.get("to") or ""):
+            call.reinvited += 1
         call.media.peer = _media_address(asked.body)
         headers = [("Contact", self._contact), ("Content-Type", "application/sdp")]
         tag = call.local.rpartition("tag=")[2]

@@ -100,7 +100,7 @@ class Kind:
 
 @dataclass(frozen=True, kw_only=True)
 class Recordings(Kind):
-    """Recordings of calls: those whose INVITE carries `header` ("Name: value"); None: the profile says not which."""
+    """Recordings of calls: those whose INVITE carries `header` ("Name: value"); None: nobody can ask for one."""
 
     header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+: \S.*$")] | None = None
 

@@ -35,7 +35,8 @@ class Evidence:
     `alerts` are Pacemaker's alerts and what its logs add, `harness.collect` says which kinds there are; `unread`
     are logs that could not be had. `periods_s` says how often each clock asks; `wall_drift_s` is by how much the wall
     clock, which stamps the logs, moved against the run's clock between steady state and end. `calls` are the calls that
-    were held; `claimed_kinds` the kinds of client whose calls the PBX's profile claims to recover.
+    were held; `claimed_kinds` the kinds of client whose calls the PBX's profile claims to recover. `data` is what was
+    read back of the PBX's data after recovery (harness/ledger.py).
     """
 
     ops: Sequence[Op]
@@ -58,6 +59,7 @@ class Evidence:
     unread: Sequence[str] = ()
     calls: Sequence[HeldCall] = ()
     claimed_kinds: Sequence[str] = ()
+    data: Sequence[dict[str, Any]] = ()
 
     @property
     def first_fault_ns(self) -> int:

@@ -16,6 +16,7 @@ import os
 import re
 import secrets
 from pathlib import Path
+from typing import Any
 
 from harness.clients import open_loop
 from harness.clients.call import Call, Ended, Line, Outcome
@@ -26,12 +27,15 @@ from harness.clients.recorder import Recorder
 from harness.clients.shooting import address
 from harness.clients.sip.dialog import Invitation
 from harness.clients.sip.digest import Credentials
-from harness.clients.sip.message import BadMessage, Message, parse, response
+from harness.clients.sip.message import BadMessage, Header, Message, parse, response
 from harness.clients.sip.registration import register
 from harness.clients.sip.transport import Address, Datagram, UdpSocket, local_address_towards
 from harness.clock import NS_PER_S, now_ns
 
 PASSWORD = "PBX_CHAOS_SIP_PASSWORD"
+
+RECORD_EVERY = 10
+"""Of so many calls one asks the PBX to record it, where its profile says how."""
 
 LINGER_NS = 5 * NS_PER_S
 """How long after its deadline a call is still cleaned up when an answer comes."""
@@ -51,8 +55,10 @@ class NewCallProbe:
         recorder: Recorder,
         caller_udp: UdpSocket,
         callee_udp: UdpSocket,
+        record: Header | None = None,
     ) -> None:
         self.bad = 0
+        self._record = record
         self._to = to
         self._domain = domain
         self._user = caller.user
@@ -92,7 +98,7 @@ class NewCallProbe:
         call = Call(
             n=turn.n,
             session=session,
-            invitation=self._invitation(session),
+            invitation=self._invitation(session, turn.n),
             line=self._line,
             audio=audio,
             deadline_s=self._deadline_s,
@@ -129,7 +135,11 @@ class NewCallProbe:
         self._udp.close()
         self._callee.close()
 
-    def _invitation(self, session: str) -> Invitation:
+    def _recorded(self, n: int) -> tuple[Header, ...]:
+        """What the INVITE of a call carries to be recorded; nothing for most."""
+        return (self._record,) if self._record and n % RECORD_EVERY == 0 else ()
+
+    def _invitation(self, session: str, n: int) -> Invitation:
         host, port = self._udp.local
         return Invitation(
             local=self._udp.local,
@@ -138,6 +148,7 @@ class NewCallProbe:
             to=f"<sip:{self._callee_user}@{self._domain}>",
             call_id=f"{session}@{host}",
             contact=f"<sip:{self._user}@{host}:{port}>",
+            extra=self._recorded(n),
         )
 
     def _on_request(self, message: Message, datagram: Datagram, call: Call | None) -> None:
@@ -177,7 +188,10 @@ class NewCallProbe:
         self._recorder.late(received_ns, value)
 
     def _ended(self, call: Call, end: Ended) -> None:
-        value = {"n": call.n, "code": end.code, "sdd_ms": end.sdd_ms, "sdt_ms": end.sdt_ms}
+        value: dict[str, Any] = {"n": call.n, "call_id": call.call_id, "code": end.code}
+        value |= {"sdd_ms": end.sdd_ms, "sdt_ms": end.sdt_ms}
+        if self._recorded(call.n):
+            value["recorded"] = True
         self._recorder.note(f"{self._recorder.f}_bye", end.time_ns, value)
 
     def _read_refusals(self) -> None:
@@ -193,6 +207,12 @@ class NewCallProbe:
         self._callee.forget(at_ns)
         for session in [s for s, call in self._calls.items() if call.over(at_ns, linger_ns=LINGER_NS)]:
             del self._calls[session]
+
+
+def header(text: str) -> Header:
+    """`Name: value` as a header."""
+    name, _, value = text.partition(":")
+    return name.strip(), value.strip()
 
 
 async def _probe(args: argparse.Namespace) -> None:
@@ -215,6 +235,7 @@ async def _probe(args: argparse.Namespace) -> None:
         recorder=recorder,
         caller_udp=caller_udp,
         callee_udp=callee_udp,
+        record=header(args.record) if args.record else None,
     )
     try:
         await open_loop.run(probe, period_s=args.period_s, stop=stop)
@@ -229,6 +250,7 @@ def main() -> None:
     parser.add_argument("--domain", required=True)
     parser.add_argument("--caller", required=True, help="extension that calls")
     parser.add_argument("--callee", required=True, help="extension that is called")
+    parser.add_argument("--record", metavar="HEADER", help="'Name: value' that makes the PBX record a call")
     parser.add_argument("--local", metavar="IP", help="address to use (default: the route's)")
     parser.add_argument("--period-s", type=float, default=0.1)
     parser.add_argument("--deadline-s", type=float, default=1.0)

@@ -23,11 +23,12 @@ from pathlib import Path
 from harness.clients import open_loop
 from harness.clients.kinds import KINDS, ClientKind, kind
 from harness.clients.media import Token
-from harness.clients.new_call import PASSWORD
+from harness.clients.new_call import PASSWORD, header
 from harness.clients.recorder import Recorder
 from harness.clients.rtp.control import Leg, MediaEngine
 from harness.clients.shooting import address
 from harness.clients.sip.agent import Account, UserAgent
+from harness.clients.sip.message import Header
 from harness.clients.sip.reply import Answer, Event, Reply
 from harness.clients.sip.sdp import BadSdp, audio_address, describe
 from harness.clients.sip.session import Session
@@ -85,7 +86,9 @@ class Phones:
         count: int,
         engine: MediaEngine,
         recorder: Recorder,
+        record: Header | None = None,
     ) -> None:
+        self._record = record
         self._own = own
         self._to = to
         self._domain = domain
@@ -151,7 +154,9 @@ class Phones:
         asked = {"call": held.name, "kind": self._own.name, "transport": self._own.transport}
         asked |= {"caller": held.caller, "callee": held.callee}
         self._recorder.op("call", "invoke", began_ns, asked)
-        session = held.agents["caller"].call(held.callee, sdp=describe(local, session=held.name))
+        session = held.agents["caller"].call(
+            held.callee, sdp=describe(local, session=held.name), headers=self._recorded(held)
+        )
         self._watch(held, "caller", session)
         reply = await session.answered
         problem = self._connect(held, "caller", session) if reply.ok else str(reply)
@@ -159,10 +164,16 @@ class Phones:
             for side in SIDES:
                 await self._engine.heard(held.leg(side), timeout_s=SETUP_S)
         ended_ns = now_ns()
-        value = {"call": held.name, "setup_ms": round((ended_ns - began_ns) / 1e6, 3)}
+        setup_ms = round((ended_ns - began_ns) / 1e6, 3)
+        value = {"call": held.name, "call_id": session.call_id, "setup_ms": setup_ms}
+        value |= {"recorded": True} if self._recorded(held) else {}
         held.up = problem is None
         self._recorder.op("call", "ok" if held.up else "fail", ended_ns, value, error=problem)
         return None if problem is None else f"{held.name}: {problem}"
+
+    def _recorded(self, held: Held) -> tuple[Header, ...]:
+        """What makes the PBX record a call: the first one, where its profile says how."""
+        return (self._record,) if self._record and held.n == 0 else ()
 
     def _agent(self, held: Held, side: Side) -> UserAgent:
         account = Account(
@@ -270,6 +281,7 @@ async def _hold(args: argparse.Namespace) -> None:
         count=args.count,
         engine=engine,
         recorder=recorder,
+        record=header(args.record) if args.record else None,
     )
     try:
         await phones.set_up()
@@ -292,6 +304,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, required=True, help="calls to hold")
     parser.add_argument("--first", type=int, required=True, help="first extension; each call uses two")
     parser.add_argument("--local", metavar="IP", help="address to use (default: the route's)")
+    parser.add_argument("--record", metavar="HEADER", help="'Name: value' that makes the PBX record a call")
     parser.add_argument("--cell", help="name of the cell, for clients that run in containers")
     parser.add_argument("--process", default="phones")
     parser.add_argument("--out", type=Path, default=Path("/dev/stdout"))

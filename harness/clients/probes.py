@@ -103,7 +103,7 @@ class ProbeSpec:
             argv += ["--transport", self.transport]
         last = int(cell.profile.extensions.last) - 3 * TRANSPORTS.index(self.transport)
         if self.clock == "new_call":
-            argv += ["--caller", str(last - 1), "--callee", str(last)]
+            argv += ["--caller", str(last - 1), "--callee", str(last), *recording(cell.profile)]
         elif self.clock == "register":
             argv += ["--user", str(last - 2)]
         return argv
@@ -142,7 +142,8 @@ class HeldCalls:
         argv = ["-m", own.module, "--to", f"{cell.public_ip}:{port_of(cell.profile, own.transport)}"]
         argv += ["--domain", cell.profile.sip.domain, "--kind", self.kind, "--count", str(self.count)]
         first = int(cell.profile.extensions.first) + 2 * MAX_HELD * list(KINDS).index(self.kind)
-        return [*argv, "--first", str(first), "--process", self.name, "--cell", cell.topology.cell]
+        argv += ["--first", str(first), "--process", self.name, "--cell", cell.topology.cell]
+        return [*argv, *(recording(cell.profile) if own.module == kind("ip_phone").module else [])]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +213,12 @@ def held_calls(*, count: int, kind: str = "ip_phone") -> HeldCalls:
 def registered(*, count: int, kind: str = "ip_phone") -> RegisteredClients:
     """Clients that stay registered: the storm of their coming back."""
     return RegisteredClients(kind=kind, count=count)
+
+
+def recording(profile: Any) -> list[str]:
+    """How a client is told to have some of its calls recorded; nothing where the profile does not say how."""
+    recordings = getattr(getattr(profile, "data", None), "recordings", None)
+    return ["--record", recordings.header] if recordings is not None and recordings.header else []
 
 
 def port_of(profile: Any, transport: TransportName) -> int:

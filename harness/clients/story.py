@@ -23,6 +23,8 @@ class Story:
         self._recorder = recorder
         self._alive = alive
         self._changed = asyncio.Event()
+        self._reason = "nothing happened"
+        self._called_ns = 0
 
     @property
     def up(self) -> bool:
@@ -34,31 +36,43 @@ class Story:
         """Whether it was refused or has ended."""
         return bool(self.seen.keys() & {"ended", "failed"})
 
+    def _ends(self) -> list[int]:
+        return [at_ns for event, at_ns in self.seen.items() if event in ("ended", "failed")]
+
     @property
     def latest(self) -> str:
         return max(self.seen, key=self.seen.__getitem__, default="nothing")
 
-    def invoke(self, at_ns: int, *, kind: str, transport: str, caller: str, callee: str) -> None:
+    def invoke(self, *, kind: str, transport: str, caller: str, callee: str) -> int:
+        """The call goes out now; returns when."""
+        self._called_ns = now_ns()
         value = {"n": 0, "call": self.call, "kind": kind, "transport": transport, "caller": caller, "callee": callee}
-        self._recorder.invoke(at_ns, value)
+        self._recorder.invoke(self._called_ns, value)
+        return self._called_ns
 
-    def set_up(self, called_ns: int, *, heard_ns: int | None, within_s: float) -> None:
-        """How the attempt ended: ok once it was answered and this end has heard the other."""
+    def set_up(self, *, caller_heard_ns: int | None, callee_heard_ns: int | None) -> str | None:
+        """How the attempt ended: ok once it was answered and both ends have heard each other; else what went wrong."""
         value: dict[str, Any] = {"n": 0, "call": self.call}
-        confirmed_ns = self.seen.get("confirmed")
-        if confirmed_ns is not None and heard_ns is not None:
-            value |= {"setup_ms": _ms(confirmed_ns - called_ns), "audio_ms": _ms(heard_ns - called_ns)}
-            self._recorder.end("ok", max(heard_ns, confirmed_ns), value | {"heard": self.side})
-        elif self.over:
-            at_ns = self.seen.get("failed") or self.seen["ended"]
-            self._recorder.end("fail", max(at_ns, called_ns), value, error=f"refused or ended: {self.latest}")
+        answered_ns = self.seen.get("answered", self.seen.get("confirmed"))
+        problem = None
+        if self.over:
+            problem = f"the call was refused or ended: {self._reason}"
+            self._recorder.end("fail", max(self._called_ns, min(self._ends())), value, error=problem)
+        elif answered_ns is None or caller_heard_ns is None or callee_heard_ns is None:
+            problem = "not answered in time" if answered_ns is None else "answered, but no audio in time"
+            if (caller_heard_ns is None) != (callee_heard_ns is None):
+                problem = f"audio only to the {'caller' if callee_heard_ns is None else 'callee'}"
+            self._recorder.end("info", now_ns(), value, error=problem)
         else:
-            what = "no answer" if confirmed_ns is None else "answered, no audio"
-            self._recorder.end("info", now_ns(), value, error=f"{what} within {within_s:g} s")
+            both_ns = max(answered_ns, caller_heard_ns, callee_heard_ns)
+            value |= {"setup_ms": _ms(answered_ns - self._called_ns), "audio_ms": _ms(both_ns - self._called_ns)}
+            self._recorder.end("ok", both_ns, value)
+        return problem
 
     def event(self, event: str, at_ns: int, **more: Any) -> None:
         """Something happened; what is unknown is left out, but for an answer that never came (`code` null)."""
         self.seen[event] = at_ns
+        self._reason = str(more.get("reason") or more.get("code") or event)
         told = {name: value for name, value in more.items() if value is not None or name == "code"}
         self._recorder.note("call_event", at_ns, {"call": self.call, "side": self.side, "event": event, **told})
         self._changed.set()
@@ -88,14 +102,6 @@ class Story:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), min(left_s, 1.0))
         return True
-
-
-async def hold(stop: asyncio.Event, check: Callable[[], None]) -> None:
-    """Until `stop` is set; `check` raises when nobody measures any more."""
-    while not stop.is_set():
-        check()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), 1.0)
 
 
 def _ms(nanoseconds: int) -> float:

@@ -26,6 +26,7 @@ def ending(results: Mapping[str, Any], *, run_dir: Path, command: str) -> list[s
     lines += [line("clock", text) for text in clock_lines(results)]
     lines += [line("" if n else "calls", text) for n, text in enumerate(call_lines(results))]
     lines += [line("" if n else "clients", text) for n, text in enumerate(registration_lines(results))]
+    lines += [line("data", text) for text in data_lines(results)]
     lines += [line("noise", text) for text in noise_lines(results)]
     owner = _check(results, "single_owner")
     if owner:
@@ -123,6 +124,18 @@ def _registration_text(row: Mapping[str, Any]) -> str:
     back = ", ".join(f"{share} {'never' if s is None else f'{s:.1f} s'}" for share, s in row["back_s"].items())
     refused = f", {row['refused']} refusals" if row["refused"] else ""
     return f"{row['total']}: {row['lost']} lost their way, back after {back}{refused}"
+
+
+def data_lines(results: Mapping[str, Any]) -> list[str]:
+    """`1,204 acknowledged, 0 lost (registration 200, call_record 502, …)`."""
+    found = results.get("data")
+    if not found:
+        return []
+    total, lost = (sum(row[key] for row in found.values()) for key in ("acknowledged", "lost"))
+    kinds = ", ".join(
+        f"{kind} {row['lost'] or row['acknowledged']}" for kind, row in found.items() if row["lost"] or not lost
+    )
+    return [f"{total:,} acknowledged, {lost} lost ({kinds})"]
 
 
 def noise_lines(results: Mapping[str, Any]) -> list[str]:

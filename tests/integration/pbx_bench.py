@@ -65,9 +65,9 @@ class Bench:
         settings = [f"{key}={value}" for key, value in given.items()]
         return node.run(["env", *settings, AGENT, action], timeout_s=timeout_s, check=False)
 
-    def command(self, node: ContainerNode, name: str, *arguments: str, timeout_s: int = 10) -> Completed:
+    def command(self, node: ContainerNode, name: str, *arguments: str, check: bool = True) -> Completed:
         """A command of the profile, run as it would be by hand."""
-        return node.run([*_command(node, name), *arguments], timeout_s=timeout_s)
+        return node.run([*_command(node, name), *arguments], timeout_s=10, check=check)
 
     def read(self, node: ContainerNode, kind: str) -> list[dict[str, Any]]:
         """What the profile's read command for this kind of data finds."""

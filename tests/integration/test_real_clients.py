@@ -1,7 +1,6 @@
-"""Real clients against one stand-in PBX: Chromium with JsSIP calls baresip, baresip calls baresip, SIPp loads it.
+"""Real clients against one stand-in PBX: Chromium with JsSIP and baresip call phones of ours, SIPp loads it.
 
-One node and one client machine on one network; the PBX's address is a route plus a 1:1 translation, as the region has
-it. Without the client image (`python -m harness.images --client`) there is nothing to test here.
+Without the client image (`python -m harness.images --client`) there is nothing to test here.
 """
 
 from __future__ import annotations
@@ -10,27 +9,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import docker
 import pytest
-from docker.types import IPAMConfig, IPAMPool
 
-from harness.cell.guest import agent_files, profile_files
-from harness.cell.node import ContainerNode
-from harness.cell.profile import load_profile
+from harness.cell.guest import profile_files
+from harness.cell.node import File
 from harness.clients.programs import unmet
 from harness.clients.rtp.silence import Silence, calls_from_ops
 from harness.clock import now_ns
 from harness.command import run, wait_for
 from harness.history import Op, read
-from harness.images import wanted
 from harness.region import background
-from harness.topology import CELL_LABEL, Topology
-from tests.integration.test_stand_in import TRANSLATION
+from harness.topology import CELL_LABEL
+from tests.integration.pbx_bench import PROFILE, PUBLIC, TOPOLOGY, pbx_bench
 
 WHY = unmet()
 pytestmark = [
@@ -39,9 +33,7 @@ pytestmark = [
     pytest.mark.skipif(WHY is not None, reason=str(WHY)),
 ]
 
-TOPOLOGY = Topology(cell="softdev", slot=8)
-PROFILE = load_profile("stand-in")
-PUBLIC = str(TOPOLOGY.elastic_range[1])
+PROGRAMS = {f"{TOPOLOGY.cell}-{name}" for name in ("browser", "softphone", "load-caller", "load-callee")}
 DOMAIN = PROFILE.sip.domain
 BLACKOUT_S = 0.8
 SLACK_NS = 60_000_000
@@ -68,9 +60,21 @@ class Client:
     def ops(self, f: str) -> list[Op]:
         return [op for op in read(self.out) if op.f == f] if self.out.exists() else []
 
-    def events(self) -> dict[str, Op]:
-        """The latest of each event."""
-        return {op.value["event"]: op for op in self.ops("call_event")}
+    def events(self, side: str) -> dict[str, Op]:
+        """The latest of each event of a side."""
+        return {op.value["event"]: op for op in self.ops("call_event") if op.value["side"] == side}
+
+    def silences(self) -> dict[tuple[str, str], list[Silence]]:
+        """Of both ends: the phone's is told in a file of its own."""
+        return calls_from_ops([*read(self.out), *read(self._media)])
+
+    def media(self, f: str) -> list[Op]:
+        """What the phone's audio engine has told."""
+        return [op for op in read(self._media) if op.f == f]
+
+    @property
+    def _media(self) -> Path:
+        return self.out.with_name(f"{self.out.stem}_media.jsonl")
 
     def wait(self, what: str, seen: Callable[[], object], timeout_s: float = 20) -> None:
         def look() -> object:
@@ -103,10 +107,6 @@ class Bench:
         self.clients.append(Client(process=process, out=out, log=log))
         return self.clients[-1]
 
-    def softphone(self, name: str, *arguments: str, transport: str = "udp") -> Client:
-        port = {"udp": PROFILE.sip.udp_port, "tcp": PROFILE.sip.tcp_port, "tls": PROFILE.sip.tls_port}[transport]
-        return self.start("softphone", name, "--to", f"{PUBLIC}:{port}", "--transport", transport, *arguments)
-
     def blackout(self, hold_s: float) -> tuple[tuple[int, int], tuple[int, int]]:
         """No UDP from the PBX reaches the client machine for a while; between which times it began, and ended."""
         began_ns = self._nft(BLOCK.format(public=PUBLIC))
@@ -127,46 +127,17 @@ class Bench:
 @pytest.fixture(scope="module")
 def pbx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """A PBX that serves at its public address; the pid of a client machine that reaches it."""
-    engine = docker.from_env()
-    labels = {CELL_LABEL: TOPOLOGY.cell}
-    volume = tmp_path_factory.mktemp("volume")
-    volume.chmod(0o755)
-    with ExitStack() as undo:
-        network: Any = engine.networks.create(
-            TOPOLOGY.vpc_network,
-            labels=labels,
-            ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=str(TOPOLOGY.vpc_subnet))]),
-            options={"com.docker.network.bridge.enable_ip_masquerade": "false"},
-        )
-        undo.callback(network.remove)
+    with pbx_bench(tmp_path_factory.mktemp("volume")) as bench:
+        bench.nodes[0].put(dtls_left_to_the_browser())
+        bench.start(bench.nodes[0])
+        yield bench.client_pid
 
-        def container(name: str, image: str, index: int, **options: Any) -> Any:
-            made: Any = engine.containers.create(image, name=name, labels=labels, tmpfs={"/run": "exec"}, **options)
-            undo.callback(made.remove, force=True)
-            address = str(TOPOLOGY.node_address(index))
-            engine.api.connect_container_to_network(made.id, network.id, ipv4_address=address)
-            engine.api.disconnect_container_from_network(made.id, "bridge")
-            made.start()
-            made.reload()
-            return made
 
-        volumes = {str(volume): {"bind": PROFILE.data_dir, "mode": "rw"}}
-        made = container("softdev-1", wanted().node, 1, cap_add=["NET_ADMIN", "SYS_ADMIN"], volumes=volumes)
-        private = str(TOPOLOGY.node_address(1))
-        node = ContainerNode(name="softdev-1", instance_id="i-1", private_ip=private, container=str(made.id))
-        node.put(agent_files() | profile_files("stand-in", PROFILE.folder))
-        rules = TRANSLATION.format(public=PUBLIC, private=private, client=TOPOLOGY.node_address(9))
-        node.run(["nft", "-f", "-"], timeout_s=5, stdin=rules)
-        client = container("softdev-client", wanted().net, 9, cap_add=["NET_ADMIN"])
-        pid = int(client.attrs["State"]["Pid"])
-        run(["nsenter", "-t", str(pid), "-n", "ip", "route", "replace", PUBLIC, "via", private], timeout_s=5)
-        for name in ("init", "start"):
-            command = PROFILE.command(name, node=node.name, private_ip=private, public_ip=PUBLIC)
-            node.run(command, timeout_s=60)
-        yield pid
-        for left in engine.containers.list(all=True, filters={"label": f"{CELL_LABEL}={TOPOLOGY.cell}"}):
-            if left.name.startswith(("softdev-browser", "softdev-softphone", "softdev-load")):
-                left.remove(force=True)
+def dtls_left_to_the_browser() -> dict[str, File]:
+    """The profile's configuration, its media relay told to let a browser that calls begin the DTLS handshake."""
+    (path, file) = next(item for item in profile_files("stand-in", PROFILE.folder).items() if "kamailio.cfg" in item[0])
+    plain = b"ICE=remove RTP/AVP rtcp-mux-demux"
+    return {path: File(content=file.content.replace(plain + b'"', plain + b' DTLS-reverse=passive"'))}
 
 
 @pytest.fixture
@@ -176,55 +147,48 @@ def bench(pbx: int, tmp_path: Path) -> Iterator[Bench]:
         yield bench
     finally:
         bench.kill()
+        for left in docker.from_env().containers.list(all=True, filters={"label": f"{CELL_LABEL}={TOPOLOGY.cell}"}):
+            if left.name.rpartition("-")[0] in PROGRAMS:
+                left.remove(force=True)
 
 
-def test_a_browser_and_a_softphone_hear_each_other_and_a_silence_in_between(bench: Bench) -> None:
-    tones = ("--tone-hz", "550", "--expect-hz", "500", "--call", "c1")
-    phone = bench.softphone("phone", "--user", "1004", *tones, transport="tls")
-    phone.wait("a registered softphone", lambda: "registered" in phone.events())
-    browser = bench.start(
-        "browser", "browser", "--wss", f"{PUBLIC}:{PROFILE.sip.wss_port}", "--user", "1001", "--callee", "1004",
-        "--tone-hz", "500", "--expect-hz", "550", "--call", "c1",
-    )  # fmt: skip
-    browser.wait("the end of the call's set-up", lambda: len(browser.ops("call")) == 2)
-    assert [op.type for op in browser.ops("call")] == ["invoke", "ok"], browser.ops("call")[-1]
-    phone.wait("the browser's tone at the softphone", lambda: right(phone, "c1/callee") > 20)
+@pytest.mark.parametrize(
+    ("module", "first", "port", "more"),
+    [
+        ("browser", 2000, PROFILE.sip.wss_port, ()),
+        ("softphone", 2010, PROFILE.sip.tls_port, ()),
+        ("softphone", 2020, PROFILE.sip.tcp_port, ("--transport", "tcp")),
+    ],
+)
+def test_a_real_client_and_a_phone_hear_each_other_and_a_silence_in_between(
+    bench: Bench, module: str, first: int, port: int, more: tuple[str, ...]
+) -> None:
+    client = bench.start(module, module, "--to", f"{PUBLIC}:{port}", "--first", str(first), *more)
+    name = "webrtc" if module == "browser" else "desktop"
+    client.wait("audio both ways", lambda: len(client.ops(f"calls_{name}")) >= 3)
+    assert [op.type for op in client.ops("call")] == ["invoke", "ok"]
+    assert client.ops(f"calls_{name}")[-1].type == "ok"
     began_ns, ended_ns = bench.blackout(BLACKOUT_S)
-    browser.wait("the browser's silence", lambda: browser.ops("media_gap"))
-    browser.wait("audio after it", lambda: right(browser, "c1/caller") > 60)
-    browser.stop()
-    phone.stop()
-    for client, side in ((browser, "caller"), (phone, "callee")):
-        silence = longest(calls_from_ops(ops(client))["c1", side])
+    client.wait("the silences of both ends", lambda: client.ops("media_gap") and client.media("media_gap"))
+    client.stop()
+    for side in ("caller", "callee"):
+        silence = longest(client.silences()[f"{name}-0", side])
         assert silence.to_ns is not None
         assert began_ns[0] - SLACK_NS <= silence.from_ns <= began_ns[1] + SLACK_NS
         assert ended_ns[0] - SLACK_NS <= silence.to_ns <= ended_ns[1] + SLACK_NS
-    events = browser.events()
-    assert events["reinvite_sent"].value["code"] == events["bye_sent"].value["code"] == 200
-    assert events["reinvite_sent"].value["audio"] is True
-    assert not events.keys() & {"new_connection_sent", "new_call_helped", "complaint"}
-    assert phone.events().keys() >= {"incoming", "confirmed", "reinvite_received", "bye_received", "ended"}
-    (leg,) = browser.ops("media_leg")
-    assert (leg.value["foreign"], leg.value["resolution_ms"], leg.value["dtls"]) == (0, 1, "connected")
-
-
-def test_a_softphone_calls_another_and_holds_resumes_and_hangs_up_when_it_is_told_to_help(bench: Bench) -> None:
-    callee = bench.softphone(
-        "callee", "--user", "1006", "--tone-hz", "650", "--expect-hz", "600", "--call", "c2", transport="tcp"
-    )
-    callee.wait("a registered callee", lambda: "registered" in callee.events())
-    caller = bench.softphone(
-        "caller", "--user", "1005", "--callee", "1006", "--tone-hz", "600", "--expect-hz", "650", "--call", "c2"
-    )
-    caller.wait("the end of the call's set-up", lambda: len(caller.ops("call")) == 2)
-    assert caller.ops("call")[-1].type == "ok", caller.ops("call")[-1]
-    callee.wait("the caller's tone", lambda: right(callee, "c2/callee") > 20)
-    caller.stop()
-    callee.stop()
-    assert len(caller.ops("unaided")) == 1
-    events = caller.events()
-    assert events["reinvite_sent"].value["code"] == events["bye_sent"].value["code"] == 200
-    assert events["reinvite_helped"].value["audio"] is True
+    caller, callee = client.events("caller"), client.events("callee")
+    unaided_ns = client.ops("unaided")[0].time_ns
+    assert caller["reinvite_sent"].value["code"] == callee["reinvite_sent"].value["code"] == 200
+    assert caller["bye_sent"].value["code"] == 200
+    assert min(caller["reinvite_sent"].time_ns, callee["reinvite_sent"].time_ns) > unaided_ns
+    assert {"reinvite_received"} <= caller.keys()
+    assert {"reinvite_received", "bye_received"} <= callee.keys()
+    assert not caller.keys() & {"new_connection_sent", "new_call_helped", "complaint"}
+    (leg,) = client.ops("media_leg")
+    assert leg.value["foreign"] == 0
+    assert leg.value["sent"] > 0
+    if module == "browser":
+        assert (leg.value["resolution_ms"], leg.value["dtls"]) == (1, "connected")
 
 
 def test_load_is_placed_at_its_rate_and_told_once_a_second(bench: Bench) -> None:
@@ -240,22 +204,12 @@ def test_load_is_placed_at_its_rate_and_told_once_a_second(bench: Bench) -> None
     assert last["target_cps"] == 5
 
 
-def test_a_refused_call_is_told_as_such(bench: Bench) -> None:
-    caller = bench.softphone("caller", "--user", "1007", "--callee", "1008", "--tone-hz", "600", "--expect-hz", "650")
-    caller.wait("the end of the call's set-up", lambda: len(caller.ops("call")) == 2)
-    caller.stop()
-    assert caller.ops("call")[-1].type == "fail"
-    assert "480" in caller.events()["failed"].value["reason"]
-
-
-def ops(client: Client) -> list[Op]:
-    return list(read(client.out))
-
-
-def right(client: Client, leg: str) -> int:
-    """Right packets that a leg has told of."""
-    seconds = client.ops("media_second")
-    return int(seconds[-1].value["legs"].get(leg, [0, 0])[1]) if seconds else 0
+def test_a_client_whose_call_can_t_be_set_up_ends_with_the_reason(bench: Bench) -> None:
+    with_wrong_domain = bench.start(
+        "softphone", "softphone", "--to", f"{PUBLIC}:{PROFILE.sip.tcp_port}", "--first", "99990", "--transport", "tcp"
+    )
+    assert with_wrong_domain.process.wait(30) == 2
+    assert "desktop-0: the called phone was not registered" in with_wrong_domain.log.read_text()
 
 
 def longest(silences: list[Silence]) -> Silence:

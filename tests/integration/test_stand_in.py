@@ -77,7 +77,7 @@ def test_what_hangs_or_is_gone_is_seen_and_stopped(bench: Bench) -> None:
     assert bench.agent(node, "start", timeout_s=30).ok
     assert bench.agent(node, "start").ok, "a second start changes nothing"
     phone = bench.phone(1000)
-    for name in ("kamailio", "postgres", "rtpengine", "redis-server"):
+    for name in ("kamailio", "postgres", "rtpengine", "redis-server", "pbx-prompts"):
         node.run(["pkill", "-STOP", "-x", name], timeout_s=5)
         monitored = bench.agent(node, "monitor", timeout_s=5)
         assert (name, monitored.code) == (name, 1)

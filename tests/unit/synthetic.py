@@ -57,6 +57,7 @@ def evidence_of(ops: Iterable[Op], **changes: Any) -> Evidence:
         expected_faults=1,
         roles=ROLES,
         limits={"outage_limit_s": 15.0},
+        data=data(),
     )
     return replace(evidence, **changes)
 
@@ -73,6 +74,7 @@ def clean_ops() -> list[Op]:
         *ownership_ops(),
         *metronome_ops(),
         *nemesis_ops(),
+        *acknowledgements(),
     ]
 
 
@@ -112,6 +114,35 @@ def ownership_ops() -> list[Op]:
         else:
             ops.append(ownership(t, new, new, "pbx-2", rest if t < 35 else everyone))
     return ops
+
+
+def acknowledgements() -> list[Op]:
+    """Two registrations, two calls that ended before the fault, one of them recorded, and one after it."""
+    return [
+        op(-7.0, "registration", "ok", {"user": "9999", "expires_s": 3600}, process="new_call"),
+        op(-6.5, "ack", "ok", {"kind": "registration", "id": "1000", "expires_s": 120}, process="phones"),
+        op(-2.0, "new_call_bye", "ok", {**bye(10), "recorded": True}, process="new_call"),
+        op(4.0, "new_call_bye", "ok", bye(16), process="new_call"),
+        op(20.0, "new_call_bye", "ok", bye(32), process="new_call"),
+    ]
+
+
+def bye(n: int) -> dict[str, Any]:
+    return {"n": n, "call_id": f"call-{n}", "code": 200, "sdd_ms": 4.0, "sdt_ms": 300.0}
+
+
+def data() -> list[dict[str, Any]]:
+    """data.jsonl of the run: everything that was acknowledged, and a recording that the fault cut off."""
+    declared = {"database": 0.0, "recordings": 2.0, "logs": 0.5, "prompts": 0.0}
+    rows: list[dict[str, Any]] = [{"declared": declared, "node": "pbx-2", "read_ns": at(END_S + 1)}]
+    rows += [{"kind": "database", "registration": user} for user in ("1000", "9999")]
+    for call_id in ("call-10", "call-16", "call-32"):
+        rows.append({"kind": "database", "call": call_id})
+        rows += [{"kind": "logs", "log": call_id, "event": event} for event in ("started", "ended")]
+    rows.append({"kind": "recordings", "recording": "a", "call": "call-10", "state": "finished", "intact": True})
+    rows.append({"kind": "recordings", "recording": "b", "call": "call-17", "state": "interrupted", "intact": True})
+    rows.append({"kind": "prompts", "prompt": "900", "intact": True})
+    return rows
 
 
 def metronome_ops(*, late_ms: float = 2.0) -> list[Op]:
@@ -216,6 +247,6 @@ def write(path: Path) -> RunDir:
     run.write_json("cluster-before.json", cluster("pbx-1"))
     run.write_json("cluster-after.json", cluster("pbx-2", fenced=["pbx-1"]))
     run.write_json("left-behind.json", [])
-    for name, rows in (("alerts.jsonl", alerts()), ("cloud-calls.jsonl", cloud_calls())):
+    for name, rows in (("alerts.jsonl", alerts()), ("cloud-calls.jsonl", cloud_calls()), ("data.jsonl", data())):
         run.write_text(name, "".join(json.dumps(row) + "\n" for row in rows))
     return run

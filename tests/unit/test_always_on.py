@@ -10,6 +10,7 @@ import pytest
 
 from harness.catalogue import always_on
 from harness.checkers.host_pressure import HostPressure
+from harness.checkers.ledger import Ledger
 from harness.checkers.not_vacuous import NotVacuous
 from harness.checkers.nothing_left import NothingLeft
 from harness.checkers.phases_explained import PhasesExplained
@@ -27,6 +28,7 @@ ALL: list[Checker] = [
     NothingLeft(),
     HostPressure(),
     PhasesExplained(),
+    Ledger(),
 ]
 
 

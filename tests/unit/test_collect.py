@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from harness.cell.profile import Data, Kind
 from harness.clock import WallOffset
-from harness.collect import fence_requests, log_time_s, node_logs, not_scheduled, parse_alerts
+from harness.collect import data, fence_requests, log_time_s, node_logs, not_scheduled, parse_alerts
 from harness.errors import InfrastructureError
+from harness.ledger import read_back
 from harness.rundir import RunDir
 
 NOW = datetime(2026, 11, 25, 1, 30, tzinfo=UTC)
@@ -108,3 +110,53 @@ def test_every_log_is_kept_and_what_is_missing_is_said(tmp_path: Path) -> None:
     facts = [json.loads(line) for line in (run.path / "alerts.jsonl").read_text().splitlines()]
     assert {f["kind"] for f in facts} == {"resource", "fence_requested", "not_scheduled"}
     assert facts == sorted(facts, key=lambda f: f["time_ns"])
+
+
+class Reading:
+    """A cell whose active node answers the profile's read commands from a table."""
+
+    public_ip = "203.0.113.1"
+
+    def __init__(self, active: str | None, answers: dict[str, Any]) -> None:
+        declared = Data(database=Kind(read="read-database"), logs=Kind(read="read-logs", durable_after_s=0.5))
+        self.profile = SimpleNamespace(data=declared, command=lambda name, **where: [name, where["node"]])
+        self.cluster = lambda: SimpleNamespace(active=active)
+        self.node = lambda name: SimpleNamespace(name=name, private_ip="198.18.6.11", run=self.run)
+        self.answers = answers
+
+    def run(self, argv: list[str], *, timeout_s: float) -> Any:
+        answer = self.answers[argv[0]]
+        if isinstance(answer, Exception):
+            raise answer
+        assert argv[1] == "pbx-2"
+        return SimpleNamespace(stdout=answer)
+
+
+def test_declared_data_is_read_back_on_the_active_node(tmp_path: Path) -> None:
+    run_dir = RunDir(path=tmp_path)
+    answers = {"read-database": '{"registration": "1000"}\n{"call": "x"}\n', "read-logs": InfrastructureError("gone")}
+    data(Reading("pbx-2", answers), run_dir)  # type: ignore[arg-type]
+    head, *rows = run_dir.read_rows("data.jsonl")
+    assert (head["declared"], head["node"]) == ({"database": 0.0, "logs": 0.5}, "pbx-2")
+    assert rows == [
+        {"kind": "database", "registration": "1000"},
+        {"kind": "database", "call": "x"},
+        {"kind": "logs", "error": "gone"},
+    ]
+    back = read_back([head, *rows])
+    assert back is not None and back.unreadable == {"logs": "gone"}
+
+
+@pytest.mark.parametrize(
+    ("active", "answers", "said"),
+    [
+        (None, {}, "active nowhere"),
+        ("pbx-2", {"read-database": "no JSON", "read-logs": "[1]\n"}, ""),
+    ],
+)
+def test_what_can_not_be_read_says_why(tmp_path: Path, active: str | None, answers: dict[str, Any], said: str) -> None:
+    run_dir = RunDir(path=tmp_path)
+    data(Reading(active, answers), run_dir)  # type: ignore[arg-type]
+    _, *rows = run_dir.read_rows("data.jsonl")
+    assert [row["kind"] for row in rows] == ["database", "logs"]
+    assert all(said in row["error"] for row in rows)

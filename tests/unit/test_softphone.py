@@ -89,9 +89,10 @@ def test_the_filter_passes_the_ports_and_nothing_else(source: int, target: int, 
     assert bool(run(packet)) is passes
 
 
-def test_the_filter_passes_neither_tcp_nor_later_fragments() -> None:
+def test_the_filter_passes_neither_tcp_nor_later_fragments_nor_other_protocols() -> None:
     ports = (5060).to_bytes(2, "big") + (32000).to_bytes(2, "big") + bytes(4)
     assert run(ip(17) + ports)
+    assert not run(ip(17) + ports, protocol=0x0806)
     assert not run(ip(6) + ports)
     assert not run(ip(17, fragment=100) + ports)
 
@@ -103,7 +104,7 @@ def ip(protocol: int, *, options: int = 0, fragment: int = 0) -> bytes:
     return bytes(head)
 
 
-def run(packet: bytes) -> int:
+def run(packet: bytes, *, protocol: int = 0x0800) -> int:
     """A classic BPF machine that knows the instructions of `udp_ports`."""
     program, at, value, index = udp_ports(32000, 32007), 0, 0, 0
     while True:
@@ -113,6 +114,8 @@ def run(packet: bytes) -> int:
             return k
         if code == 0x30:
             value = packet[k]
+        elif code == 0x28 and k == 0xFFFFF000:
+            value = protocol
         elif code in (0x28, 0x48):
             start = k + (index if code == 0x48 else 0)
             value = int.from_bytes(packet[start : start + 2], "big")

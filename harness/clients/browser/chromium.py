@@ -1,4 +1,4 @@
-"""A headless Chromium of its own, driven over the Chrome DevTools Protocol: one page, scripts, and what the page tells.
+"""A headless Chromium of its own, driven over the Chrome DevTools Protocol: pages, their scripts, and what they tell.
 
 The page's times are performance.now(); Chromium reads them off CLOCK_MONOTONIC, so one offset, taken from round trips
 as `WallOffset` is, makes them ours.
@@ -26,6 +26,7 @@ BINDING = "toHarness"
 START_S = 20.0
 ASK_S = 15.0
 NS_PER_MS = 1_000_000
+_LOADED = "new Promise(done => document.readyState === 'complete' ? done() : addEventListener('load', done))"
 _LISTENING = re.compile(r"DevTools listening on (ws://127\.0\.0\.1:\d+/\S+)")
 _ARGV = (
     "chromium-headless-shell",
@@ -60,29 +61,24 @@ class PageClock:
 
 
 class Browser:
-    """One Chromium with one page. Once it has died everything raises `InfrastructureError`."""
+    """One Chromium; its pages are clients of their own. Once it has died everything raises `InfrastructureError`."""
 
-    def __init__(self, program: Program, *, on_told: Callable[[dict[str, Any]], None]) -> None:
-        self.clock = PageClock(offset_ns=0, error_ns=0)
+    def __init__(self, program: Program) -> None:
         self._program = program
-        self._on_told = on_told
         self._http = aiohttp.ClientSession()
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._listening: asyncio.Task[None] | None = None
-        self._page: str | None = None
+        self._pages: dict[str, Page] = {}
         self._asked = 0
         self._pending: dict[int, asyncio.Future[dict[str, Any]]] = {}
 
     @classmethod
-    async def start(cls, *, script: str, on_told: Callable[[dict[str, Any]], None]) -> Browser:
-        """Start it in our network namespace and load the page with `script`; `on_told(row)` gets what the page tells.
-
-        `InfrastructureError` with Chromium's last words when that fails.
-        """
+    async def start(cls) -> Browser:
+        """Start it in our network namespace; `InfrastructureError` with Chromium's last words when that fails."""
         program = await asyncio.to_thread(Program.start, "browser", _ARGV)
-        browser = cls(program, on_told=on_told)
+        browser = cls(program)
         try:
-            await browser._connect(script)
+            await browser._connect()
         except BaseException:
             await browser.close()
             raise
@@ -92,15 +88,14 @@ class Browser:
     def dead(self) -> bool:
         return self._listening is None or self._listening.done()
 
-    async def run(self, expression: str, *, timeout_s: float = ASK_S) -> Any:
-        """The value of a JavaScript expression, a promise's once it is kept; `InfrastructureError` when it throws."""
-        given = {"expression": expression, "awaitPromise": True, "returnByValue": True}
-        answer = await self._ask("Runtime.evaluate", timeout_s=timeout_s, **given)
-        if "exceptionDetails" in answer:
-            details = answer["exceptionDetails"]
-            text = details.get("exception", {}).get("description") or details.get("text")
-            raise InfrastructureError(f"the browser's page: {text}")
-        return answer["result"].get("value")
+    async def open(self, *, script: str, on_told: Callable[[dict[str, Any]], None]) -> Page:
+        """A new page with `script`; `on_told(row)` gets what it tells."""
+        target = await self.ask("Target.createTarget", url="about:blank")
+        attached = await self.ask("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        page = Page(self, attached["sessionId"], on_told=on_told)
+        self._pages[page.session] = page
+        await page.load(script)
+        return page
 
     async def close(self) -> None:
         """Idempotent; the browser is killed, as one whose machine is switched off."""
@@ -111,7 +106,27 @@ class Browser:
             await self._http.close()
         await asyncio.to_thread(self._program.stop)
 
-    async def _connect(self, script: str) -> None:
+    async def ask(
+        self, method: str, *, session: str | None = None, timeout_s: float = ASK_S, **parameters: Any
+    ) -> dict[str, Any]:
+        """One command of the protocol, to the browser or to the page of `session`."""
+        if self._socket is None or self.dead:
+            raise InfrastructureError("the browser is gone")
+        self._asked += 1
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._pending[self._asked] = answer
+        request: dict[str, Any] = {"id": self._asked, "method": method, "params": parameters}
+        if session is not None:
+            request["sessionId"] = session
+        try:
+            await self._socket.send_str(json.dumps(request))
+            return await asyncio.wait_for(answer, timeout_s)
+        except TimeoutError:
+            raise InfrastructureError(f"the browser did not answer {method} within {timeout_s:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise InfrastructureError(f"the browser is gone: {error}") from error
+
+    async def _connect(self) -> None:
         try:
             url = await asyncio.to_thread(wait_for, "Chromium to listen", self._url, timeout_s=START_S, every_s=0.05)
             self._socket = await self._http.ws_connect(url, max_msg_size=0, timeout=aiohttp.ClientWSTimeout(ws_close=1))
@@ -119,54 +134,12 @@ class Browser:
             words = await asyncio.to_thread(self._program.last_words)
             raise InfrastructureError(f"Chromium did not start: {error}; {words}") from error
         self._listening = asyncio.create_task(self._listen(self._socket))
-        target = await self._ask("Target.createTarget", url="about:blank")
-        attached = await self._ask("Target.attachToTarget", targetId=target["targetId"], flatten=True)
-        self._page = attached["sessionId"]
-        for domain in ("Page", "Runtime"):
-            await self._ask(f"{domain}.enable")
-        await self._ask("Runtime.addBinding", name=BINDING)
-        await self._ask("Page.navigate", url=PAGE)
-        await self.run(
-            "new Promise(done => document.readyState === 'complete' ? done() : addEventListener('load', done))"
-        )
-        await self.run(script)
-        self.clock = await self._read_clock()
 
     def _url(self) -> str | None:
-        said = self._program.said()
-        found = _LISTENING.search(said)
+        found = _LISTENING.search(self._program.said())
         if found is None and not self._program.running:
             raise InfrastructureError(f"Chromium ended: {self._program.last_words()}")
         return found.group(1) if found else None
-
-    async def _read_clock(self) -> PageClock:
-        """The tightest of 20 readings."""
-        best: PageClock | None = None
-        for _ in range(20):
-            before_ns = now_ns()
-            page_ms = float(await self.run("performance.now()"))
-            after_ns = now_ns()
-            offset_ns = (before_ns + after_ns) // 2 - round(page_ms * NS_PER_MS)
-            reading = PageClock(offset_ns=offset_ns, error_ns=(after_ns - before_ns) // 2 + 1)
-            if best is None or reading.error_ns < best.error_ns:
-                best = reading
-        assert best is not None
-        return best
-
-    async def _ask(self, method: str, *, timeout_s: float = ASK_S, **parameters: Any) -> dict[str, Any]:
-        if self._socket is None or self.dead:
-            raise InfrastructureError("the browser is gone")
-        self._asked += 1
-        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._pending[self._asked] = answer
-        request: dict[str, Any] = {"id": self._asked, "method": method, "params": parameters}
-        if self._page is not None:
-            request["sessionId"] = self._page
-        await self._socket.send_str(json.dumps(request))
-        try:
-            return await asyncio.wait_for(answer, timeout_s)
-        except TimeoutError:
-            raise InfrastructureError(f"the browser did not answer {method} within {timeout_s:g} s") from None
 
     async def _listen(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         try:
@@ -187,7 +160,60 @@ class Browser:
                 answer.set_exception(InfrastructureError(f"the browser: {row['error'].get('message')}"))
             else:
                 answer.set_result(row["result"])
-        elif row.get("method") == "Runtime.bindingCalled" and row["params"]["name"] == BINDING:
+        elif (page := self._pages.get(row.get("sessionId", ""))) is not None:
+            page.take(row)
+
+
+class Page:
+    """One page of a browser."""
+
+    def __init__(self, browser: Browser, session: str, *, on_told: Callable[[dict[str, Any]], None]) -> None:
+        self.session = session
+        self.clock = PageClock(offset_ns=0, error_ns=0)
+        self._browser = browser
+        self._on_told = on_told
+        self._crashed = False
+
+    @property
+    def dead(self) -> bool:
+        return self._crashed or self._browser.dead
+
+    async def run(self, expression: str, *, timeout_s: float = ASK_S) -> Any:
+        """The value of a JavaScript expression, a promise's once it is kept; `InfrastructureError` when it throws."""
+        given = {"expression": expression, "awaitPromise": True, "returnByValue": True}
+        answer = await self._browser.ask("Runtime.evaluate", session=self.session, timeout_s=timeout_s, **given)
+        if "exceptionDetails" in answer:
+            details = answer["exceptionDetails"]
+            text = details.get("exception", {}).get("description") or details.get("text")
+            raise InfrastructureError(f"the browser's page: {text}")
+        return answer["result"].get("value")
+
+    async def load(self, script: str) -> None:
+        for domain in ("Page", "Runtime", "Inspector"):
+            await self._browser.ask(f"{domain}.enable", session=self.session)
+        await self._browser.ask("Runtime.addBinding", session=self.session, name=BINDING)
+        await self._browser.ask("Page.navigate", session=self.session, url=PAGE)
+        await self.run(_LOADED)
+        await self.run(script)
+        self.clock = await self._read_clock()
+
+    def take(self, row: dict[str, Any]) -> None:
+        """An event of this page."""
+        if row["method"] == "Runtime.bindingCalled" and row["params"]["name"] == BINDING:
             self._on_told(json.loads(row["params"]["payload"]))
-        elif row.get("method") == "Inspector.targetCrashed" and self._listening is not None:
-            self._listening.cancel()
+        elif row["method"] == "Inspector.targetCrashed":
+            self._crashed = True
+
+    async def _read_clock(self) -> PageClock:
+        """The tightest of 20 readings."""
+        best: PageClock | None = None
+        for _ in range(20):
+            before_ns = now_ns()
+            page_ms = float(await self.run("performance.now()"))
+            after_ns = now_ns()
+            offset_ns = (before_ns + after_ns) // 2 - round(page_ms * NS_PER_MS)
+            reading = PageClock(offset_ns=offset_ns, error_ns=(after_ns - before_ns) // 2 + 1)
+            if best is None or reading.error_ns < best.error_ns:
+                best = reading
+        assert best is not None
+        return best

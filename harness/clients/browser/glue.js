@@ -207,6 +207,5 @@ window.phone = (() => {
   }
 
   const codeOf = (response) => (response && response.status_code) || null;
-  return {start, call, reinvite, bye, connected: () => ua.isConnected(), now: () => performance.now(),
-          again: (callee) => { call(callee); }};
+  return {start, call, reinvite, bye};
 })();

@@ -36,10 +36,11 @@ class Invitation:
     to: str
     call_id: str
     contact: str
+    extra: tuple[Header, ...] = ()
 
     def invite(self, *, cseq: int, branch: str, body: bytes, headers: Iterable[Header] = ()) -> bytes:
         own = [("Contact", self.contact), ("Content-Type", "application/sdp")]
-        return self._request("INVITE", cseq=cseq, branch=branch, headers=[*own, *headers], body=body)
+        return self._request("INVITE", cseq=cseq, branch=branch, headers=[*own, *self.extra, *headers], body=body)
 
     def cancel(self, *, cseq: int, branch: str) -> bytes:
         """CANCEL is a request of its own with the INVITE's branch and number (RFC 3261 9.1)."""

@@ -14,14 +14,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Thread
-from typing import Any, Literal
+from typing import Any
 
 from harness.clients.programs import Program
 from harness.clients.sip.transport import Address
 from harness.clock import now_ns
 from harness.errors import InfrastructureError
-
-Transport = Literal["udp", "tcp", "tls"]
 
 START_S = 10.0
 ASK_S = 5.0
@@ -66,7 +64,7 @@ class Account:
     user: str
     password: str = field(repr=False)
     domain: str
-    transport: Transport
+    transport: str
     to: Address
     register_s: int = 600
 

@@ -21,13 +21,18 @@ from harness.clock import now_ns
 
 Instruction = tuple[int, int, int, int]
 
-ETH_P_IP = 0x0800
+ETH_P_ALL, ETH_P_IP = 0x0003, 0x0800
+"""linux/if_ether.h: what is sent is shown only to those who want everything."""
+
 PACKET_OUTGOING = 4
 """linux/if_packet.h: a packet socket sees also what is sent."""
 
 SO_ATTACH_FILTER = 26
 _RECEIVE_BUFFER = 1 << 20
 _UDP_HEADER = 8
+_PROTOCOL = 0xFFFFF000
+"""Where a filter loads the Ethernet protocol from (linux/filter.h: SKF_AD_OFF + SKF_AD_PROTOCOL)."""
+
 _LOAD_BYTE, _LOAD_HALF, _LOAD_HALF_AT, _LOAD_LENGTH = 0x30, 0x28, 0x48, 0xB1
 _IF_EQUAL, _IF_BITS, _IF_AT_LEAST, _IF_ABOVE, _RETURN = 0x15, 0x45, 0x35, 0x25, 0x06
 
@@ -43,11 +48,15 @@ class Tap:
         self._ear = Ear(tone.other_hz)
         self._stamps = Stamps()
         self._buffer = bytearray(2048)
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_IP))
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         _attach(self._socket, udp_ports(first, last))
+
+    @property
+    def closed(self) -> bool:
+        return self._socket.fileno() < 0
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -114,8 +123,10 @@ class Tap:
 
 
 def udp_ports(first: int, last: int) -> list[Instruction]:
-    """A classic BPF program (linux/filter.h) over an IPv4 packet: UDP from or to these ports, no later fragments."""
+    """A classic BPF program (linux/filter.h) over a packet's IPv4: UDP from or to these ports, no later fragments."""
     return [
+        (_LOAD_HALF, 0, 0, _PROTOCOL),
+        (_IF_EQUAL, 0, 11, ETH_P_IP),
         (_LOAD_BYTE, 0, 0, 9),
         (_IF_EQUAL, 0, 9, socket.IPPROTO_UDP),
         (_LOAD_HALF, 0, 0, 6),
