@@ -57,7 +57,7 @@ def judge(evidence: Evidence, checkers: Sequence[Checker], *, meta: dict[str, An
         "data": data,
         "noise": noise.floor(evidence),
         "faults": [_fault_row(f, evidence) for f in evidence.faults],
-        "not_run": [what for key, what in NOT_MEASURED.items() if measured.get(key) is None],
+        "not_run": [*(what for key, what in NOT_MEASURED.items() if measured.get(key) is None), *meta.get("unmet", ())],
         "deviations": meta.get("deviations", []),
         "environment": meta.get("environment"),
     }

@@ -28,6 +28,7 @@ from harness.checkers.settled import unsettled
 from harness.collect import as_plain
 from harness.errors import Aborted, HarnessError, InfrastructureError, Interrupted, UsageError
 from harness.interrupts import Gate, interrupts
+from harness.live import words_of
 from harness.lock import cell_lock
 from harness.nemesis import plan_rows
 from harness.region import localstack
@@ -191,13 +192,14 @@ def run_once(resolved: Resolved, scenario: Scenario, *, say: Say) -> Outcome:
     """
     started = datetime.now(UTC)
     request = resolved.request
+    scenario, unmet = runnable(scenario, resolved.profile)
     with interrupts() as gate, cell_lock(request.cell, doing=f"run {scenario.name}") as held:
         cell = standing = standing_cell(resolved, died=held.died)
         if standing is None:
             doctor.require(request.out)
         run_dir = _create_run_dir(request, scenario, started)
         held.works_in(run_dir.path)
-        meta = _meta(resolved, scenario, started)
+        meta = _meta(resolved, scenario, started, unmet)
         run_dir.write_json("scenario.json", meta)
         run_dir.write_json("environment.json", meta["environment"])
         try:
@@ -254,8 +256,9 @@ def _give_back(resolved: Resolved, cell: Cell | None, run_dir: RunDir, *, say: S
 def run_on(cell: Cell, resolved: Resolved, scenario: Scenario, *, say: Say) -> Outcome:
     """One run on a cell the caller holds (the pytest plugin's); the caller also has its lock."""
     started = datetime.now(UTC)
+    scenario, unmet = runnable(scenario, resolved.profile)
     run_dir = _create_run_dir(resolved.request, scenario, started)
-    meta = {**_meta(resolved, scenario, started), "nodes": [node.name for node in cell.nodes]}
+    meta = {**_meta(resolved, scenario, started, unmet), "nodes": [node.name for node in cell.nodes]}
     run_dir.write_json("scenario.json", meta)
     run_dir.write_json("environment.json", meta["environment"])
     with interrupts() as gate:
@@ -307,8 +310,18 @@ def _fidelity(resolved: Resolved) -> str:
     return f"{resolved.system}{caveat}"
 
 
-def _meta(resolved: Resolved, scenario: Scenario, started: datetime) -> dict[str, Any]:
-    """scenario.json: what was asked for, enough to judge the history again later."""
+def runnable(scenario: Scenario, profile: Profile) -> tuple[Scenario, list[str]]:
+    """The scenario without the clients that can't run here, and those in words; `UsageError` when no clock is left."""
+    why = {probe.name: probe.unmet(profile) for probe in scenario.probes}
+    rest = [probe for probe in scenario.probes if why[probe.name] is None]
+    told = [f"{words_of(name)} ({reason})" for name, reason in why.items() if reason is not None]
+    if not any(probe.timing is not None for probe in rest):
+        raise UsageError(f"{scenario.name} can't run with PBX {profile.name}: {'; '.join(told)}")
+    return (scenario if not told else replace(scenario, probes=rest)), told
+
+
+def _meta(resolved: Resolved, scenario: Scenario, started: datetime, unmet: Sequence[str]) -> dict[str, Any]:
+    """scenario.json: what was asked for, enough to judge the history again later. `unmet`: clients that can't run."""
     request = resolved.request
     return {
         "scenario": scenario.name,
@@ -323,6 +336,7 @@ def _meta(resolved: Resolved, scenario: Scenario, started: datetime) -> dict[str
         "started_at": started.isoformat(timespec="milliseconds"),
         "system": resolved.system,
         "clocks": {p.name: p.timing for p in scenario.probes if p.timing is not None},
+        "unmet": unmet,
         "claimed_kinds": list(resolved.profile.recovers.kinds),
         "timeline": plan_rows(scenario.timeline),
         "limits": _limits(resolved),

@@ -31,6 +31,11 @@ class ClientKind:
     module: str = "harness.clients.phones"
 
     @property
+    def is_real(self) -> bool:
+        """Whether a program of the client image is this client, not a user agent of ours."""
+        return self.module != "harness.clients.phones"
+
+    @property
     def behaviour(self) -> Behaviour:
         """What a user agent of this kind is told. Softphones try again after 2 s and double, the RFC's 30 s is theirs
         to choose (RFC 5626 4.5: configurable)."""
@@ -57,6 +62,10 @@ KINDS: dict[str, ClientKind] = {
         ClientKind(
             name="webrtc", summary="browser on secure WebSocket, DTLS-SRTP", transport="wss", expires_s=120,
             watch_s=45.0, module="harness.clients.browser",
+        ),
+        ClientKind(
+            name="baresip", summary="a real desktop softphone, baresip on TLS", transport="tls", expires_s=600,
+            module="harness.clients.softphone",
         ),
     )
 }  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from harness.clients import programs
 from harness.clients.kinds import KINDS, kind
 from harness.results import TRANSPORTS, TransportName, clock_id
 
@@ -55,6 +56,9 @@ class Spec(Protocol):
     @property
     def stop_s(self) -> float: ...
 
+    def unmet(self, profile: Any) -> str | None:
+        """Why it can't run against a PBX of this profile, on this host; None when it can."""
+
     def arguments(self, cell: CellLike) -> list[str]: ...
 
 
@@ -92,6 +96,9 @@ class ProbeSpec:
     @property
     def stop_s(self) -> float:
         return self.deadline_s + 5
+
+    def unmet(self, profile: Any) -> str | None:
+        return not_offered(profile, self.transport)
 
     def arguments(self, cell: CellLike) -> list[str]:
         """How Python is called for this probe. It uses some of the last extensions, one pair per transport."""
@@ -135,7 +142,11 @@ class HeldCalls:
 
     @property
     def stop_s(self) -> float:
-        return 30.0
+        return 60.0 if kind(self.kind).is_real else 30.0
+
+    def unmet(self, profile: Any) -> str | None:
+        own = kind(self.kind)
+        return not_offered(profile, own.transport) or (programs.unmet() if own.is_real else None)
 
     def arguments(self, cell: CellLike) -> list[str]:
         own = kind(self.kind)
@@ -174,6 +185,13 @@ class RegisteredClients:
     def stop_s(self) -> float:
         return 15.0
 
+    def unmet(self, profile: Any) -> str | None:
+        at = list(KINDS).index(self.kind)
+        needed = int(profile.extensions.first) + 2 * MAX_HELD * len(KINDS) + MAX_CLIENTS * at + self.count
+        if needed > int(profile.extensions.last) - LAST_OWN:
+            return f"the PBX has no extension {needed}"
+        return not_offered(profile, kind(self.kind).transport)
+
     def arguments(self, cell: CellLike) -> list[str]:
         argv = ["-m", "harness.clients.population", "--to"]
         argv += [f"{cell.public_ip}:{port_of(cell.profile, kind(self.kind).transport)}"]
@@ -186,7 +204,7 @@ class RegisteredClients:
 MAX_HELD = 200
 """Calls of one kind at most: two extensions each."""
 
-MAX_CLIENTS = 1800
+MAX_CLIENTS = 1700
 """Registered clients of one kind at most, an extension each."""
 
 
@@ -219,6 +237,11 @@ def recording(profile: Any) -> list[str]:
     """How a client is told to have some of its calls recorded; nothing where the profile does not say how."""
     recordings = getattr(getattr(profile, "data", None), "recordings", None)
     return ["--record", recordings.header] if recordings is not None and recordings.header else []
+
+
+def not_offered(profile: Any, transport: TransportName) -> str | None:
+    """Why a transport can't be used: the profile has no port for it."""
+    return None if getattr(profile.sip, f"{transport}_port") else f"PBX {profile.name} offers no {transport}"
 
 
 def port_of(profile: Any, transport: TransportName) -> int:
