@@ -138,7 +138,7 @@ class Peer:
             await self.ready()
             self.send(data)
             await asyncio.sleep(0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not await self._alive():
                 self.hang_up()  # what was asked was taken for the end of something unfinished
 
@@ -234,7 +234,7 @@ class Attack:
             self.server = await asyncio.start_server(lambda r, w: self.peer.serve(r, w), HOST, 0)
             self.peer = TcpPeer(agent(self.server.sockets[0].getsockname()[1]))
         self.agent = self.peer.agent
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await self.agent.start()
 
     async def _on_call(self, session: Session) -> Answer | None:
