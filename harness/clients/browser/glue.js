@@ -9,6 +9,7 @@ window.phone = (() => {
   const waiting = (ms) => new Promise((done) => setTimeout(done, ms));
 
   let options, context, microphone, ua, session, pc, analyser, ear, packets, ticking = false, connections = 0;
+  const taps = [];  // a worker that nobody holds may be ended
 
   // In a worker: when each packet's frame came out of the network, before the jitter buffer. Passes it on untouched.
   const TAP = `onrtctransform = ({transformer}) => {
@@ -89,6 +90,7 @@ window.phone = (() => {
   function tap(receiver) {
     try {
       const worker = new Worker(URL.createObjectURL(new Blob([TAP])));
+      taps.push(worker);
       receiver.transform = new RTCRtpScriptTransform(worker);
       const own = packets = [];
       worker.onmessage = ({data: [wall, ...rest]}) => own.push([wall - performance.timeOrigin, ...rest]);
