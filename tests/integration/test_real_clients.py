@@ -201,13 +201,5 @@ def test_load_is_placed_at_its_rate_and_told_once_a_second(bench: Bench) -> None
     assert last["target_cps"] == 5
 
 
-def test_a_client_whose_call_can_t_be_set_up_ends_with_the_reason(bench: Bench) -> None:
-    with_wrong_domain = bench.start(
-        "softphone", "softphone", "--to", f"{PUBLIC}:{PROFILE.sip.tcp_port}", "--first", "99990", "--transport", "tcp"
-    )
-    assert with_wrong_domain.process.wait(30) == 2
-    assert "desktop-0: the called phone was not registered" in with_wrong_domain.log.read_text()
-
-
 def longest(silences: list[Silence]) -> Silence:
     return max(silences, key=lambda silence: (silence.to_ns or now_ns()) - silence.from_ns)

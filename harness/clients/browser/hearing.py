@@ -157,7 +157,7 @@ class Hearing:
         gap = None
         if self.last_ns is not None and arrival.first_ns - self.last_ns >= SILENCE_NS:
             changed = arrival.ssrc != self._ssrc
-            lost = None if changed else self.lost - self._lost_then
+            lost = None if changed else max(self.lost - self._lost_then, 0)
             self.last_gap = gap = Gap(from_ns=self.last_ns, to_ns=arrival.first_ns, lost=lost, ssrc_changed=changed)
             if self.longest is None or gap.length_ns > self.longest.length_ns:
                 self.longest = gap
