@@ -117,6 +117,15 @@ def test_a_new_connection_counts_from_nothing_again() -> None:
     assert hearing.received == hearing.right == 50
 
 
+def test_a_browser_that_stops_to_tell_of_each_packet_is_believed_its_totals() -> None:
+    samples = looks((10, True, True))
+    hearing, gaps = hear([replace(sample, packets=()) if n >= 3 else sample for n, sample in enumerate(samples)])
+    assert not hearing.exact
+    assert hearing.resolution_ms == 100
+    assert hearing.last_ns == START + 10 * LOOK - FRAME
+    assert [gap.length_ns // MS for gap in gaps if gap.length_ns > 200 * MS] == []
+
+
 def test_a_page_sample_is_read_in_our_time() -> None:
     clock = PageClock(offset_ns=START, error_ns=1)
     row = {

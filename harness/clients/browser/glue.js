@@ -3,7 +3,7 @@
 // page's own time (performance.now(), milliseconds of the same clock as CLOCK_MONOTONIC).
 window.phone = (() => {
   "use strict";
-  const RTP_FRAME_MS = 20, WINDOW_MS = 80, QUIETEST_RMS = 0.0018;  // -55 dBFS
+  const WINDOW_MS = 80, QUIETEST_RMS = 0.0018;  // -55 dBFS
   const speaker = document.getElementById("speaker");
   const tell = (event, detail = {}) => window.toHarness(JSON.stringify({at: performance.now(), event, ...detail}));
   const waiting = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -12,14 +12,30 @@ window.phone = (() => {
 
   // In a worker: when each packet's frame came out of the network, before the jitter buffer. Passes it on untouched.
   const TAP = `onrtctransform = ({transformer}) => {
+    const connection = transformer.options;
     const look = new TransformStream({transform(frame, controller) {
       const about = frame.getMetadata();
-      postMessage([performance.timeOrigin + performance.now(), about.sequenceNumber ?? null,
-        about.synchronizationSource ?? 0, about.receiveTime ?? null]);
+      postMessage([connection, performance.timeOrigin + performance.now(), about.sequenceNumber ?? null,
+        about.synchronizationSource ?? 0]);
       controller.enqueue(frame);
     }});
-    transformer.readable.pipeThrough(look).pipeTo(transformer.writable);
-  };`;
+    transformer.readable.pipeThrough(look).pipeTo(transformer.writable).catch((e) => postMessage(String(e)));
+  };
+  postMessage(null);`;
+  let tapper;
+
+  // The worker must run before the first packet comes, else that goes past it, and so does all the rest.
+  function startTapper() {
+    return new Promise((ready) => {
+      const worker = new Worker(URL.createObjectURL(new Blob([TAP])));
+      worker.onerror = () => ready();
+      worker.onmessage = ({data}) => {
+        if (data === null) { tapper = worker; ready(); }
+        else if (typeof data === "string") tell("complaint", {text: `packets are no longer told one by one: ${data}`});
+        else if (packets && data[0] === connections) packets.push([data[1] - performance.timeOrigin, ...data.slice(2)]);
+      };
+    });
+  }
 
   function start(given) {
     options = given;
@@ -44,7 +60,7 @@ window.phone = (() => {
     ua.on("registered", () => tell("registered"));
     ua.on("registrationFailed", (e) => tell("register_failed", {reason: e.cause, code: codeOf(e.response)}));
     ua.start();
-    return context.resume().then(() => ({state: context.state, rate: context.sampleRate}));
+    return Promise.all([context.resume(), startTapper()]).then(() => ({state: context.state, rate: context.sampleRate}));
   }
 
   function call(callee) {
@@ -53,6 +69,8 @@ window.phone = (() => {
     // The code of the answer to JsSIP's own BYE.
     session.sendRequest = (method, more = {}) => (method === "BYE" ? send(method, {...more, ...answered("bye_sent")})
       : send(method, more));
+    if (session.connection) listenTo(session.connection);
+    else session.on("peerconnection", (e) => listenTo(e.peerconnection));
     const on = (event, told) => own.on(event, (e) => own === session && told(e));
     on("progress", (e) => tell("ringing", {code: codeOf(e.response)}));
     on("confirmed", () => tell("confirmed"));
@@ -63,8 +81,6 @@ window.phone = (() => {
       if (e.originator === "remote") tell("bye_received");
       tell("ended", {by: e.originator, reason: e.cause});
     });
-    if (session.connection) listenTo(session.connection);
-    else session.on("peerconnection", (e) => listenTo(e.peerconnection));
   }
 
   // Hears, counts and watches this connection from now on, no other.
@@ -73,10 +89,9 @@ window.phone = (() => {
     pc = connection;
     analyser = ear = packets = undefined;
     const current = () => pc === connection;
+    tap(connection);
     connection.addEventListener("track", (e) => {
-      if (!current()) return;
-      tap(e.receiver);
-      hear(e.streams[0] || new MediaStream([e.track]));
+      if (current()) hear(e.streams[0] || new MediaStream([e.track]));
     });
     connection.addEventListener("iceconnectionstatechange",
       () => current() && tell("ice", {state: connection.iceConnectionState, connection: n}));
@@ -85,16 +100,19 @@ window.phone = (() => {
     if (!ticking) { ticking = true; setInterval(sample, options.sampleMs); }
   }
 
-  // Without it (an older Chromium) packets are only counted by getStats.
-  function tap(receiver) {
-    try {
-      const worker = new Worker(URL.createObjectURL(new Blob([TAP])));
-      receiver.transform = new RTCRtpScriptTransform(worker);
-      const own = packets = [];
-      worker.onmessage = ({data: [wall, ...rest]}) => own.push([wall - performance.timeOrigin, ...rest]);
-    } catch (e) {
-      tell("complaint", {text: `packets are not told one by one: ${e.message}`});
-    }
+  // Without it (an older Chromium) packets are only counted by getStats. It has to be there before the first offer: set
+  // later, Chromium (156) applies it to the first packet of a sender that the answer does not name, and to no other.
+  function tap(connection) {
+    if (!tapper || !window.RTCRtpScriptTransform) return;
+    packets = [];
+    const add = connection.addTrack.bind(connection);
+    connection.addTrack = (...track) => {
+      const sender = add(...track);
+      for (const receiver of connection.getReceivers()) {
+        if (!receiver.transform) receiver.transform = new RTCRtpScriptTransform(tapper, connections);
+      }
+      return sender;
+    };
   }
 
   function hear(stream) {
@@ -150,8 +168,8 @@ window.phone = (() => {
     if (fresh) {
       old = pc;
       connection = new RTCPeerConnection({iceServers: []});
-      microphone.stream.getTracks().forEach((track) => connection.addTrack(track, microphone.stream));
       listenTo(connection);
+      microphone.stream.getTracks().forEach((track) => connection.addTrack(track, microphone.stream));
     } else if (pc !== connection) connection = pc;
     try {
       await connection.setLocalDescription(await connection.createOffer());

@@ -8,7 +8,7 @@ were decoded and played. So packets wait for the ear: heard, all that came until
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.clock import NS_PER_S
@@ -20,6 +20,9 @@ SETTLE_NS = 500_000_000
 """How long after its arrival a packet can still be heard: Chromium's jitter buffer, the player, 80 ms of window."""
 
 FRAME_NS = 20_000_000
+UNTOLD = 10
+"""So many packets that the browser counted, but did not tell of: then it no longer tells of each."""
+
 SHARE = 0.5
 """The tone is heard when at least this part of the sound's power lies on it."""
 
@@ -83,6 +86,7 @@ class Hearing:
     _before: Sample | None = None
     _waiting: list[Arrival] = field(default_factory=list)
     _ssrc: int | None = None
+    _untold: int = 0
     _lost_then: int = 0
 
     @property
@@ -92,6 +96,7 @@ class Hearing:
 
     def take(self, sample: Sample) -> list[Gap]:
         """Count; the silences that are now known to have ended."""
+        sample = self._trusted(sample)
         came = arrivals(sample, self._before)
         if sample.packets is None and came:
             self.exact = False
@@ -133,6 +138,15 @@ class Hearing:
             "resolution_ms": self.resolution_ms,
         }
 
+    def _trusted(self, sample: Sample) -> Sample:
+        """Without its word of each packet, where the browser has stopped to give it."""
+        if sample.packets:
+            self._untold = 0
+        elif sample.packets is not None:
+            self._untold += sum(arrival.count for arrival in arrivals(replace(sample, packets=None), self._before))
+        distrusted = not self.exact or self._untold >= UNTOLD
+        return replace(sample, packets=None) if distrusted else sample
+
     def _count_lost(self, sample: Sample) -> None:
         """The browser may take a packet back from the lost ones that comes after all."""
         before = self._before
@@ -143,7 +157,7 @@ class Hearing:
         gap = None
         if self.last_ns is not None and arrival.first_ns - self.last_ns >= SILENCE_NS:
             changed = arrival.ssrc != self._ssrc
-            lost = None if changed else self.lost - self._lost_then
+            lost = None if changed else max(self.lost - self._lost_then, 0)
             self.last_gap = gap = Gap(from_ns=self.last_ns, to_ns=arrival.first_ns, lost=lost, ssrc_changed=changed)
             if self.longest is None or gap.length_ns > self.longest.length_ns:
                 self.longest = gap

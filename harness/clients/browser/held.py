@@ -31,6 +31,10 @@ SILENT_NS = 700_000_000
 ANSWER_S = 3.0
 """How long the answer to a re-INVITE or BYE is waited for."""
 
+RECONNECTED_S = 5.0
+"""How long JsSIP is given to come back and register when the re-INVITE is what found its flow dead."""
+
+LOST = "connection lost"
 AUDIO_S = 2.5
 """How long audio is waited for after help: ICE and DTLS of a new connection take a second or two."""
 
@@ -201,6 +205,10 @@ class HeldCall:
             return
         before_ns = now_ns()
         answer = await self._run(expression)
+        if isinstance(answer, dict) and answer.get("reason") == LOST:  # nothing had told JsSIP that its flow is dead
+            await self.story.until(lambda: self.story.seen["registered"] > before_ns, RECONNECTED_S)
+            before_ns = now_ns()
+            answer = await self._run(expression)
         answered_ns = now_ns()
         answer = answer if isinstance(answer, dict) else {"code": None, "reason": "no answer"}
         code = answer.get("code")
