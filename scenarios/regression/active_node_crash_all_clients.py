@@ -19,6 +19,7 @@ ACTIVE_NODE_CRASH_ALL_CLIENTS = Scenario(
         held_calls(kind="desktop", count=4),
         held_calls(kind="mobile", count=4),
         held_calls(kind="baresip", count=2),
+        held_calls(kind="webrtc", count=2),
         registered(kind="ip_phone", count=100),
         registered(kind="desktop", count=60),
         registered(kind="mobile", count=40),

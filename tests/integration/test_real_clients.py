@@ -15,8 +15,6 @@ from pathlib import Path
 import docker
 import pytest
 
-from harness.cell.guest import profile_files
-from harness.cell.node import File
 from harness.clients.programs import unmet
 from harness.clients.rtp.silence import Silence, calls_from_ops
 from harness.clock import now_ns
@@ -125,16 +123,8 @@ class Bench:
 def pbx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PbxBench]:
     """A PBX that serves at its public address."""
     with pbx_bench(tmp_path_factory.mktemp("volume")) as bench:
-        bench.nodes[0].put(dtls_left_to_the_browser())
         bench.start(bench.nodes[0])
         yield bench
-
-
-def dtls_left_to_the_browser() -> dict[str, File]:
-    """The profile's configuration, its media relay told to let a browser that calls begin the DTLS handshake."""
-    (path, file) = next(item for item in profile_files("stand-in", PROFILE.folder).items() if "kamailio.cfg" in item[0])
-    plain = b"ICE=remove RTP/AVP rtcp-mux-demux"
-    return {path: File(content=file.content.replace(plain + b'"', plain + b' DTLS-reverse=passive"'))}
 
 
 @pytest.fixture
