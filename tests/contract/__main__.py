@@ -17,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def side_by_side(commands: Mapping[str, Sequence[str]], folder: Path, *, first: 
     running: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for name, command in commands.items():
-            with _output(folder, name).open("wb") as file:
+            with _output(folder, name).open("wb") as file, _interruptible():
                 running[name] = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
                 )
@@ -98,6 +99,21 @@ def side_by_side(commands: Mapping[str, Sequence[str]], folder: Path, *, first: 
     finally:
         _end(running)
     return codes
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """A child started in here can be interrupted, also where this process ignores SIGINT, as in a shell's background:
+    what is ignored stays ignored in a child, and Python then raises no KeyboardInterrupt."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _end(running: Mapping[str, subprocess.Popen[bytes]]) -> None:
