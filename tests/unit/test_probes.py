@@ -25,6 +25,12 @@ def test_specs_are_plain_data() -> None:
     assert asdict(new_calls(period_s=1)) == {"clock": "new_call", "period_s": 1, "deadline_s": 1.0, "transport": "udp"}
 
 
+@pytest.mark.parametrize("transport", ["tcp", "tls", "wss", "sctp"])
+def test_a_transport_that_is_not_measured_is_refused(transport: Any) -> None:
+    with pytest.raises(ValueError, match=transport):
+        sip_options(transport=transport)
+
+
 @pytest.mark.parametrize(
     "wrong", [{"period_s": 0}, {"period_s": 0.001}, {"deadline_s": 0}, {"deadline_s": 33}, {"period_s": -1}]
 )
