@@ -95,6 +95,7 @@ def test_bye_everyone_ends_every_call(bench: Bench) -> None:
     with planted(bench, "bye-everyone", "0.2") as (_, callee, call):
         accepted = callee.calls[call.call_id]
         wait_for("BYE at both ends", lambda: call.ended and accepted.ended, timeout_s=5)
+        assert call.ended and accepted.ended
 
 
 def test_no_media_answers_options_and_carries_nothing(bench: Bench) -> None:

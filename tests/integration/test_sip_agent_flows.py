@@ -224,8 +224,10 @@ def test_a_udp_phone_that_asks_notices_a_dead_pbx() -> None:
         await agent.start()
         registrar.lose = lambda message: True
         await until(lambda: events[-1].kind == "register_failed")
+        assert not agent.registered
         registrar.lose = lambda message: False
         await until(lambda: events[-1].kind == "registered")
+        assert agent.registered
         await agent.stop()
         await registrar.stop()
 

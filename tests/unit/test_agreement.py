@@ -394,9 +394,11 @@ def test_a_termination_is_whole_or_not_there_wherever_the_gateway_died(region: R
 
 def test_books_that_are_away_do_not_keep_a_gateway_from_starting(region: Region) -> None:
     plane = region.next_gateway()
+    before = plane.state.now()
     plane.books = Books(host="127.0.0.1", port=1)
     instance_agreement.restore(plane)
     address_agreement.restore(plane)
+    assert plane.state.now() == before
 
 
 A = Instance(

@@ -267,9 +267,10 @@ def test_a_stop_ends_whatever_becomes_of_its_book_keeping(site: Front, monkeypat
 def test_a_terminate_does_not_wait_for_a_start_that_takes_its_time(site: Front) -> None:
     cast(Any, site.plane.instances).powers[NODE_ID] = "off"
     site.plane.delays.hold({"start": 3600.0})
-    ask(site, "StartInstances", InstanceId_1=NODE_ID)
-    ask(site, "TerminateInstances", InstanceId_1=NODE_ID)
+    assert ask(site, "StartInstances", InstanceId_1=NODE_ID) == (200, None)
+    assert ask(site, "TerminateInstances", InstanceId_1=NODE_ID) == (200, None)
     until("terminated", lambda: site.plane.state.instances[NODE_ID].terminated)
+    assert site.plane.state.instances[NODE_ID].terminated
 
 
 def test_a_fence_does_not_wait_for_a_detach_that_hangs(
