@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from harness.cloud import Cloud, CloudError, ElasticIp
+from harness.cloud import Cloud, ElasticIp
+from harness.cloud_calls import CloudError
 from harness.command import Completed, run, wait_for
 from harness.errors import InfrastructureError
 from harness.images import wanted
