@@ -21,11 +21,12 @@ from harness.images import wanted
 from harness.region import background
 from harness.region.process import region_state, start_gateway, start_region, stop_region, wait_for_gateway
 from harness.region.router import create_networks
-from harness.topology import REGION_NAME, Topology
+from harness.topology import REGION_NAME
+from tests.integration import slots
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
-TOPOLOGY = Topology(cell="rco-gateway", slot=2)
+TOPOLOGY = slots.own("gateway")
 IMAGE = wanted().node
 
 
@@ -168,8 +169,8 @@ def test_a_gateway_killed_in_the_middle_finds_its_state_again(site: Site) -> Non
 
 
 def test_a_slot_that_is_taken_is_said_in_one_line(site: Site) -> None:
-    with pytest.raises(InfrastructureError, match=r"slot 2 is not free.*--slot N") as caught:
-        create_networks(Topology(cell="rco-other", slot=2))
+    with pytest.raises(InfrastructureError, match=rf"slot {TOPOLOGY.slot} is not free.*--slot N") as caught:
+        create_networks(slots.own("gateway-other"))
     assert "\n" not in str(caught.value)
 
 
