@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.clock import now_ns
 from harness.command import wait_for
-from harness.faults.targets import resolve
+from harness.faults.on_node import OnNode
 from harness.faults.types import Landed
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ LAND_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class PowerOff:
+class PowerOff(OnNode):
     """The node is gone within a moment, nothing flushed, nothing closed: EC2 StopInstances with SkipOsShutdown.
 
     EC2 says `stopping` as soon as it was asked, which proves nothing: it landed when the region's journal tells that
@@ -27,20 +27,9 @@ class PowerOff:
     the instance, unless someone (fencing) already did.
     """
 
-    target: str
-
     @property
     def name(self) -> str:
         return f"power off {self.target}"
-
-    def resolved(self, cell: Cell) -> PowerOff:
-        state = cell.cluster()
-        return replace(
-            self, target=resolve(self.target, nodes=[n.name for n in cell.nodes], active=state.active, dc=state.dc)
-        )
-
-    def unmet(self, cell: Cell) -> str | None:
-        return None
 
     @contextmanager
     def inject(self, cell: Cell) -> Iterator[Landed]:
@@ -57,7 +46,7 @@ class PowerOff:
             self.heal(cell)
 
     def heal(self, cell: Cell) -> None:
-        cell.cloud.ensure_started(cell.node(self.target).instance_id, timeout_s=90)
+        self.give_back(cell)
 
 
 def _off(cell: Cell, name: str, instance_id: str, *, since_ns: int) -> Landed | None:
