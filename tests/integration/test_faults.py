@@ -14,6 +14,7 @@ from harness.cell.cell import Cell
 from harness.cell.node import Node
 from harness.command import wait_for
 from harness.errors import InfrastructureError
+from harness.faults.network import black_hole, loss, partition
 from harness.faults.process import crash, hang
 from harness.faults.types import Fault, dump, load
 
@@ -78,3 +79,57 @@ def test_what_crashes_is_gone(untended: Cell) -> None:
     heal_twice(fault, untended)
     with pytest.raises(InfrastructureError, match="no process called redis-server"), fault.inject(untended):
         pytest.fail("landed on nobody")
+
+
+def ping(node: Node, address: str, *, size_bytes: int = 56) -> bool:
+    done = node.run(["ping", "-c1", "-W1", "-s", str(size_bytes), address], timeout_s=3, check=False)
+    return done.ok
+
+
+def test_who_is_cut_off_hears_nothing_from_the_others_until_healed(untended: Cell) -> None:
+    fault = partition("standby", "pbx-3").resolved(untended)
+    one, three = untended.node(fault.target), untended.node("pbx-3")
+    assert ping(one, three.private_ip)
+    with fault.inject(untended) as landed:
+        assert landed.target == one.name
+        assert not ping(one, three.private_ip)
+        assert not ping(three, one.private_ip)
+        assert ping(one, str(untended.topology.endpoint_address))
+        assert any("filter" in trace for trace in untended.left_behind())
+    heal_twice(fault, untended)
+    assert ping(one, three.private_ip)
+    assert untended.left_behind() == []
+
+
+def test_the_api_alone_can_be_out_of_reach(untended: Cell) -> None:
+    fault = partition("active", "api").resolved(untended)
+    node, peer = untended.node(fault.target), untended.node("pbx-3" if fault.target != "pbx-3" else "pbx-2")
+    endpoint = str(untended.topology.endpoint_address)
+    assert ping(node, endpoint)
+    with fault.inject(untended):
+        assert not ping(node, endpoint)
+        assert ping(node, peer.private_ip)
+        wait_answer(untended.client_pid(1), address=untended.public_ip, port=5060, timeout_s=2)
+    assert ping(node, endpoint)
+
+
+def test_clients_alone_can_be_out_of_reach_one_way_is_enough(untended: Cell) -> None:
+    fault = partition("active", "clients", direction="in").resolved(untended)
+    node, peer = untended.node(fault.target), untended.node("pbx-3" if fault.target != "pbx-3" else "pbx-2")
+    with fault.inject(untended):
+        with pytest.raises(InfrastructureError):
+            wait_answer(untended.client_pid(1), address=untended.public_ip, port=5060, timeout_s=0.5)
+        assert ping(node, peer.private_ip)
+    wait_answer(untended.client_pid(1), address=untended.public_ip, port=5060, timeout_s=2)
+
+
+def test_a_black_hole_lets_small_packets_pass_and_loss_some_of_all(untended: Cell) -> None:
+    one, three = untended.node("pbx-1"), untended.node("pbx-3")
+    with black_hole("pbx-1", 600, "pbx-3").inject(untended):
+        assert ping(one, three.private_ip)
+        assert not ping(one, three.private_ip, size_bytes=1000)
+    with loss("pbx-1", 0.5, "pbx-3", direction="out").inject(untended):
+        done = one.run(["ping", "-i0.01", "-c200", "-W1", "-q", three.private_ip], timeout_s=10, check=False)
+        received = int(done.stdout.split(" received")[0].split()[-1])
+        assert 50 < received < 150  # binomial: 7 standard deviations
+    assert ping(one, three.private_ip, size_bytes=1000)
