@@ -12,9 +12,12 @@ import pytest
 from harness.cell.boot import wait_answer
 from harness.cell.cell import Cell
 from harness.cell.node import Node
-from harness.command import wait_for
+from harness.command import CommandFailed, wait_for
 from harness.errors import InfrastructureError
+from harness.faults.disk import volume_hangs, volume_slow
 from harness.faults.network import black_hole, loss, partition
+from harness.faults.node import freeze
+from harness.faults.operator import move, standby
 from harness.faults.process import crash, hang
 from harness.faults.types import Fault, dump, load
 
@@ -133,3 +136,46 @@ def test_a_black_hole_lets_small_packets_pass_and_loss_some_of_all(untended: Cel
         received = int(done.stdout.split(" received")[0].split()[-1])
         assert 50 < received < 150  # binomial: 7 standard deviations
     assert ping(one, three.private_ip, size_bytes=1000)
+
+
+WRITE = "(dd if=/dev/zero of=$1/.written bs=4k count=1 oflag=direct && touch /run/written) >/dev/null 2>&1 &"
+
+
+def test_a_volume_that_hangs_answers_nobody_and_then_everybody(untended: Cell) -> None:
+    node = untended.node(str(untended.cluster().active))
+    with volume_hangs().inject(untended) as landed:
+        assert landed.target == untended.volume_id
+        node.run(["sh", "-c", WRITE, "sh", untended.profile.data_dir], timeout_s=5)
+        assert node.run(["sh", "-c", "sleep 0.3; test ! -e /run/written"], timeout_s=5, check=False).ok
+    heal_twice(volume_hangs(), untended)
+    wait_for("the write", lambda: node.run(["test", "-e", "/run/written"], timeout_s=5, check=False).ok, timeout_s=5)
+    node.run(["rm", "/run/written", f"{untended.profile.data_dir}/.written"], timeout_s=5)
+    with volume_slow(latency_ms=300).inject(untended):
+        argv = ["dd", "if=/dev/zero", f"of={untended.profile.data_dir}/.written", "bs=4k", "count=1", "oflag=direct"]
+        assert node.run(argv, timeout_s=10).took_s > 0.3
+    node.run(["rm", f"{untended.profile.data_dir}/.written"], timeout_s=5)
+
+
+def test_a_frozen_node_stands_still_and_goes_on(untended: Cell) -> None:
+    fault = freeze("standby").resolved(untended)
+    frozen, other = untended.node(fault.target), untended.node(str(untended.cluster().active))
+    assert ping(other, frozen.private_ip)
+    with fault.inject(untended):
+        with pytest.raises(CommandFailed):
+            frozen.run(["true"], timeout_s=0.3)
+        assert untended.cloud.instance_state(frozen.instance_id) == "running"
+    heal_twice(fault, untended)
+    assert frozen.run(["true"], timeout_s=3).ok
+
+
+def test_what_an_operator_said_is_taken_back(untended: Cell) -> None:
+    before = untended.cib()
+    for fault in (standby("pbx-3"), move("pbx-3")):
+        assert "pbx-3-standby" not in before
+        with fault.inject(untended) as landed:
+            assert landed.target == "pbx-3"
+            assert ("standby" in untended.cib()) == (fault.name == "standby of pbx-3")
+            assert ("cli-ban" in untended.cib()) == (fault.name == "move away from pbx-3")
+        heal_twice(fault, untended)
+        assert 'name="standby"' not in untended.cib()
+        assert "cli-ban" not in untended.cib()
