@@ -38,9 +38,8 @@ def untended(cell: Cell) -> Iterator[Cell]:
 
 def forgets(cell: Cell) -> bool:
     """Whether nothing is failed any more; what has failed is forgotten by the next time."""
+    cell.forget_failures()
     state = cell.cluster()
-    if state.failed_actions:
-        cell.nodes[0].run(["crm_resource", "--cleanup"], timeout_s=20)
     return state.active is not None and not state.failed_actions
 
 
