@@ -151,13 +151,15 @@ class Run:
     def _recover(self, observers: Observers) -> None:
         """Wait until every clock has been fine again for a warm-up and the cluster is at rest; bounded, not judged.
 
-        Held calls are not waited for: some never come back. They are watched for as long as their kind wants.
+        So are registered clients. Held calls are not waited for: they are watched for as long as their kind wants.
         """
         for_s = max(self.scenario.warmup_s, self.scenario.watch_s)
+        watched = {**self._clocks, **self._held}
+        awaited = [watched[probe.name] for probe in self.scenario.probes if probe.returns]
         try:
             wait_for(
                 "recovery",
-                lambda: self._is_steady(observers, list(self._clocks.values()), for_s=for_s),
+                lambda: self._is_steady(observers, awaited, for_s=for_s),
                 timeout_s=self.scenario.recover_s + self.scenario.watch_s,
                 every_s=0.1,
             )

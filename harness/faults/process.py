@@ -70,7 +70,7 @@ each | while read -r pid start state; do case $state in [Tt]) kill -s CONT "$pid
 
 
 @dataclass(frozen=True, kw_only=True)
-class _OfProcesses(OnNode):
+class OfProcesses(OnNode):
     """All processes of one part on one node."""
 
     part: str = "pbx"
@@ -98,7 +98,7 @@ _SEEN = {"KILL": "gone", "STOP": "stopped"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Crash(_OfProcesses):
+class Crash(OfProcesses):
     """SIGKILL: the process is gone from one moment to the next, its node goes on. Whoever watches it may start it anew;
     there is nothing to heal but a node that was fenced for it."""
 
@@ -118,7 +118,7 @@ class Crash(_OfProcesses):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hang(_OfProcesses):
+class Hang(OfProcesses):
     """SIGSTOP: the process is there, holds its sockets and files, and does nothing. Healed by SIGCONT."""
 
     @property

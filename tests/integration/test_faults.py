@@ -12,13 +12,16 @@ import pytest
 from harness.cell.boot import wait_answer
 from harness.cell.cell import Cell
 from harness.cell.node import Node
+from harness.cloud_calls import CloudError
 from harness.command import CommandFailed, wait_for
 from harness.errors import InfrastructureError
+from harness.faults.address import address_moved, address_taken
 from harness.faults.disk import volume_hangs, volume_slow
 from harness.faults.network import black_hole, loss, partition
 from harness.faults.node import freeze
 from harness.faults.operator import move, standby
 from harness.faults.process import crash, hang
+from harness.faults.resources import no_capacity, no_descriptors, slow_cpu, volume_full
 from harness.faults.types import Fault, dump, load
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -178,3 +181,53 @@ def test_what_an_operator_said_is_taken_back(untended: Cell) -> None:
         heal_twice(fault, untended)
         assert 'name="standby"' not in untended.cib()
         assert "cli-ban" not in untended.cib()
+
+
+def test_a_node_may_be_starved_of_cpu_time(untended: Cell) -> None:
+    spin = ["sh", "-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"]
+    node = untended.node("pbx-3")
+    usual_s = node.run(spin, timeout_s=30).took_s
+    with slow_cpu("pbx-3", 0.05).inject(untended):
+        assert node.run(spin, timeout_s=60).took_s > 3 * usual_s
+    heal_twice(slow_cpu("pbx-3", 0.05), untended)
+    assert node.run(spin, timeout_s=30).took_s < 3 * usual_s
+
+
+def test_a_process_may_be_out_of_descriptors(untended: Cell) -> None:
+    fault = no_descriptors("active", "media").resolved(untended)
+    node = untended.node(fault.target)
+    limit = ["sh", "-c", "grep 'open files' /proc/$(pidof rtpengine)/limits"]
+    before = node.run(limit, timeout_s=5).stdout.split()[3]
+    with fault.inject(untended):
+        assert node.run(limit, timeout_s=5).stdout.split()[3] == "1"
+    assert node.run(limit, timeout_s=5).stdout.split()[3] == before
+    heal_twice(fault, untended)
+
+
+def test_a_volume_may_be_full(untended: Cell) -> None:
+    node = untended.node(str(untended.cluster().active))
+    write = ["sh", "-c", 'head -c 8M /dev/zero >"$1/.written"', "sh", untended.profile.data_dir]
+    with volume_full().inject(untended):
+        assert not node.run(write, timeout_s=10, check=False).ok
+    assert node.run(write, timeout_s=10).ok
+    node.run(["rm", f"{untended.profile.data_dir}/.written"], timeout_s=5)
+    heal_twice(volume_full(), untended)
+
+
+def test_a_zone_without_capacity_starts_nobody(untended: Cell) -> None:
+    with no_capacity().inject(untended), pytest.raises(CloudError, match="InsufficientInstanceCapacity"):
+        untended.cloud.launch_like(untended.nodes[0].instance_id, name="x", private_ip="198.18.30.99", timeout_s=5)
+    heal_twice(no_capacity(), untended)
+
+
+def test_the_address_may_be_moved_or_taken_behind_the_clusters_back(untended: Cell) -> None:
+    fault = address_moved("standby").resolved(untended)
+    owner = untended.cloud.address_owner(untended.allocation_id)
+    for each in (fault, address_taken()):
+        with each.inject(untended):
+            assert untended.cloud.address_owner(untended.allocation_id) != owner
+            with pytest.raises(InfrastructureError):
+                wait_answer(untended.client_pid(1), address=untended.public_ip, port=5060, timeout_s=0.3)
+        heal_twice(each, untended)
+        assert untended.cloud.address_owner(untended.allocation_id) == owner
+        wait_answer(untended.client_pid(1), address=untended.public_ip, port=5060, timeout_s=2)

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from harness.errors import InfrastructureError
+from harness.faults.address import address_moved, address_taken
 from harness.faults.disk import volume_corrupts, volume_errors, volume_hangs, volume_lies, volume_slow
 from harness.faults.network import black_hole, loss, partition
 from harness.faults.node import freeze
 from harness.faults.operator import maintenance, move, standby
 from harness.faults.process import crash, hang
+from harness.faults.resources import no_capacity, no_descriptors, slow_cpu, volume_full
 from harness.faults.types import Fault, dump, load
 from harness.topology import Topology
 
@@ -51,6 +53,12 @@ def cell() -> Any:
         (standby("active"), "standby of active"),
         (move(), "move away from active"),
         (maintenance(), "maintenance mode"),
+        (slow_cpu("active", 0.2), "20% of a core for active"),
+        (no_descriptors("active", "database"), "no file descriptors for database on active"),
+        (volume_full(), "volume: full"),
+        (no_capacity(), "no capacity in the zone"),
+        (address_moved(), "address moved to standby"),
+        (address_taken(), "address taken from everybody"),
     ],
 )
 def test_it_has_a_name_and_is_what_was_written_down(fault: Fault, name: str) -> None:
@@ -72,6 +80,7 @@ def test_it_has_a_name_and_is_what_was_written_down(fault: Fault, name: str) -> 
         (lambda: volume_errors(), "say what fails"),
         (lambda: volume_errors(read=2), "read_error_ratio must be between 0 and 1"),
         (lambda: volume_slow(), "say how slow"),
+        (lambda: slow_cpu("active", 2), "share is that of one core"),
     ],
 )
 def test_what_can_not_be_is_refused_where_it_is_written(make: Callable[[], Fault], words: str) -> None:
