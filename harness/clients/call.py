@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.clients.media import Audio
+from harness.clients.road import Send
 from harness.clients.sip.dialog import Dialog, Invitation, new_branch
 from harness.clients.sip.digest import BadChallenge, Challenge, Credentials, answer, challenge_of
 from harness.clients.sip.message import Header, Message
@@ -46,11 +47,10 @@ class Ended:
 
 
 class Line:
-    """What the calls of one caller share: who it is, how it sends, and the challenge it met last."""
+    """What the calls of one caller share: who it is, and the challenge it met last."""
 
-    def __init__(self, *, credentials: Credentials, send: Callable[[bytes], Sent]) -> None:
+    def __init__(self, *, credentials: Credentials) -> None:
         self.credentials = credentials
-        self.send = send
         self.challenge: Challenge | None = None
         self._uses = 0
 
@@ -77,6 +77,7 @@ class Call:
         session: str,
         invitation: Invitation,
         line: Line,
+        send: Send,
         audio: Audio,
         deadline_s: float,
         decided: Callable[[Call, Outcome], None],
@@ -91,6 +92,7 @@ class Call:
         self._session = session
         self._invitation = invitation
         self._line = line
+        self._send = send
         self._audio = audio
         self._deadline_s = deadline_s
         self._decided = decided
@@ -110,11 +112,11 @@ class Call:
         self._code: int | None = None
         self._heard: dict[str, list[int]] = {"A": [], "B": []}
 
-    def start(self) -> Sent:
-        """Send the INVITE, once."""
+    def start(self, *, since_ns: int | None = None) -> Sent:
+        """Send the INVITE, once. The deadline counts from `since_ns`, where the way to the PBX had to be made first."""
         sent = self._invite()
         self.sent_ns = sent.before_ns
-        self.deadline_ns = sent.before_ns + round(self._deadline_s * NS_PER_S)
+        self.deadline_ns = (since_ns or sent.before_ns) + round(self._deadline_s * NS_PER_S)
         return sent
 
     def not_sent(self, sent: Sent) -> None:
@@ -137,7 +139,7 @@ class Call:
         elif message.code < 200:
             self._on_provisional(message, received_ns)
         else:
-            self._line.send(self._invitation.ack_refusal(message, branch=message.branch))
+            self._send(self._invitation.ack_refusal(message, branch=message.branch))
             self._on_refusal(message, received_ns)
 
     def on_hang_up(self, received_ns: int) -> None:
@@ -145,9 +147,9 @@ class Call:
         self._hung_up = True
         self._decide("fail", received_ns, error="ended by the PBX")
 
-    def on_refused_packet(self, name: str, received_ns: int) -> None:
-        """An ICMP error about a request of this call."""
-        self._decide("fail", received_ns, error=f"ICMP: {name}")
+    def on_lost(self, error: str, at_ns: int) -> None:
+        """An ICMP error about a request of this call, or the end of its connection."""
+        self._decide("fail", at_ns, error=error)
 
     def on_audio(self, role: str, received_ns: int) -> None:
         """One frame of `role`'s audio of this call was heard at the other end."""
@@ -185,10 +187,10 @@ class Call:
 
     def _on_success(self, message: Message, received_ns: int) -> None:
         if self._dialog is not None:  # a 200 again: its ACK was lost (RFC 3261 13.2.2.4)
-            self._line.send(self._dialog.ack(headers=self._authorization))
+            self._send(self._dialog.ack(headers=self._authorization))
             return
         self._dialog = self._invitation.established(message)
-        self._line.send(self._dialog.ack(headers=self._authorization))
+        self._send(self._dialog.ack(headers=self._authorization))
         if self.outcome is not None:
             self._hang_up()
             self._late(self, received_ns)
@@ -209,7 +211,7 @@ class Call:
             self._reached = "ringing" if message.code > 100 else self._reached
         elif not self._cancelled and self._dialog is None:
             self._cancelled = True
-            self._line.send(self._invitation.cancel(cseq=self._cseq, branch=self._branch))
+            self._send(self._invitation.cancel(cseq=self._cseq, branch=self._branch))
 
     def _on_refusal(self, message: Message, received_ns: int) -> None:
         if self.outcome is not None:
@@ -234,7 +236,7 @@ class Call:
         self._branch = new_branch()
         self._authorization = self._line.authorization(method="INVITE", uri=self._invitation.uri)
         body = describe(self._audio.local, session=self._session)
-        return self._line.send(
+        return self._send(
             self._invitation.invite(cseq=self._cseq, branch=self._branch, body=body, headers=self._authorization)
         )
 
@@ -259,7 +261,7 @@ class Call:
     def _hang_up(self) -> None:
         if self._dialog is not None and not self._hung_up:
             self._hung_up = True
-            self._bye_ns = self._line.send(self._dialog.request("BYE", cseq=self._cseq + 1)).before_ns
+            self._bye_ns = self._send(self._dialog.request("BYE", cseq=self._cseq + 1)).before_ns
 
     def _on_bye_answered(self, message: Message, received_ns: int) -> None:
         if self._bye_ns is None or self._answered_ns is None or message.code < 200:

@@ -80,8 +80,6 @@ class ProbeSpec:
             raise ValueError(f"no probe measures {self.clock!r}; there are {', '.join(MODULES)}")
         if self.transport not in TRANSPORTS:
             raise ValueError(f"{self.clock}: no transport {self.transport!r}; there are {', '.join(TRANSPORTS)}")
-        if self.transport != "udp":
-            raise ValueError(f"{self.clock}: this version measures it on UDP only, not on {self.transport}")
         if not 0.01 <= self.period_s <= 60:
             raise ValueError(f"{self.clock}: period_s is 0.01-60 s, not {self.period_s}")
         if not 0 < self.deadline_s <= 32:
@@ -108,7 +106,8 @@ class ProbeSpec:
         return self.deadline_s + 5
 
     def unmet(self, profile: Any) -> str | None:
-        return not_offered(profile, self.transport)
+        callee = not_offered(profile, "udp") if self.clock == "new_call" else None
+        return not_offered(profile, self.transport) or callee
 
     def arguments(self, cell: CellLike) -> list[str]:
         """How Python is called for this probe."""
@@ -121,6 +120,8 @@ class ProbeSpec:
         caller, callee, user = extensions.of_probes(cell.profile.extensions, self.transport)
         if self.clock == "new_call":
             argv += ["--caller", str(caller), "--callee", str(callee), *recording(cell.profile)]
+            if self.transport != "udp":
+                argv += ["--callee-to", f"{cell.public_ip}:{port_of(cell.profile, 'udp')}"]
         elif self.clock == "register":
             argv += ["--user", str(user)]
         return argv

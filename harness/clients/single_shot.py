@@ -1,8 +1,8 @@
 """Reachability by single shots: one request per turn, never repeated, and its answer within a deadline or not at all.
 
 `SingleShot` is the probe that `open_loop.run` drives. What is asked is an `Exchange` (OPTIONS, REGISTER), how it gets
-there a `Road`: one UDP socket for all attempts, or a connection of its own for each (TCP, TLS, WSS), which a new client
-would have to make, too. ok: a 2xx within the deadline. fail: any other final answer, an ICMP error, a connection
+there a `Road`: one UDP socket for all attempts, or a connection of its own for each (harness/clients/stream_road.py).
+ok: a 2xx within the deadline. fail: any other final answer, an ICMP error, a connection
 refused. info: nothing in time; an answer after that is told as `<clock>_late`.
 """
 
@@ -18,16 +18,15 @@ from typing import Protocol
 from harness.clients import open_loop
 from harness.clients.open_loop import Turn
 from harness.clients.recorder import Recorder
+from harness.clients.road import Road, Send
+from harness.clients.sip.dialog import via
 from harness.clients.sip.message import BadMessage, Header, Message, parse
-from harness.clients.sip.transport import Address, Sent, UdpSocket
+from harness.clients.sip.transport import CONTACT, Address, Sent
 from harness.clock import NS_PER_S, now_ns
 from harness.results import TransportName
 
 REMEMBERED = 10_000
 """Unanswered attempts whose late answer is still recognised."""
-
-VIA = {"udp": "UDP", "tcp": "TCP", "tls": "TLS", "wss": "WSS"}
-CONTACT = {"udp": "", "tcp": ";transport=tcp", "tls": ";transport=tls", "wss": ";transport=ws"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +39,7 @@ class Here:
 
     @property
     def via(self) -> Header:
-        host, port = self.address
-        return "Via", f"SIP/2.0/{VIA[self.transport]} {host}:{port};branch={self.branch};rport"
+        return via(self.address, self.branch, transport=self.transport)
 
     def contact(self, user: str) -> Header:
         host, port = self.address
@@ -57,27 +55,6 @@ class Exchange(Protocol):
     def again(self, reply: Message) -> bool: ...
 
 
-class Road(Protocol):
-    """How attempts get there. `begin` calls `started` with a way to send as soon as there is one, or `failed`."""
-
-    @property
-    def transport(self) -> TransportName: ...
-
-    def begin(self, n: int, *, started: Started, failed: Failed) -> None: ...
-
-    def end(self, n: int) -> None:
-        """The attempt is decided."""
-
-    def read(self) -> None:
-        """Take in everything that the kernel holds."""
-
-    def close(self) -> None: ...
-
-
-Started = Callable[[int, Address, Callable[[bytes], Sent]], None]
-Failed = Callable[[int, int, str], None]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Counts:
     """What came in and could not be used."""
@@ -91,7 +68,7 @@ class _Attempt:
     sent_ns: int
     exchange: Exchange
     requests: int = 0
-    send: Callable[[bytes], Sent] | None = None
+    send: Send | None = None
     local: Address = ("", 0)
 
 
@@ -126,7 +103,7 @@ class SingleShot:
         attempt = self._pending[n] = _Attempt(sent_ns=began_ns, exchange=self._exchange())
         told: list[Sent] = []
 
-        def started(n: int, local: Address, send: Callable[[bytes], Sent]) -> None:
+        def started(n: int, local: Address, send: Send) -> None:
             if n in self._pending:
                 attempt.send, attempt.local = send, local
                 sent = self._ask(n, attempt)
@@ -141,16 +118,15 @@ class SingleShot:
             return
         open_loop.call_at_ns(self._loop, attempt.sent_ns + self._deadline_ns, self._expire, n)
 
-    def datagram(self, data: bytes, *, received_ns: int, seen_ns: int) -> None:
-        """Something that came in, whole, as bytes."""
+    def datagram(self, data: bytes, *, received_ns: int, seen_ns: int, reply: Send) -> None:
         try:
             message = parse(data)
         except BadMessage:
             self.counts = Counts(bad=self.counts.bad + 1, stray=self.counts.stray)
             return
-        self.message(message, received_ns=received_ns, seen_ns=seen_ns)
+        self.message(message, received_ns=received_ns, seen_ns=seen_ns, reply=reply)
 
-    def message(self, message: Message, *, received_ns: int, seen_ns: int) -> None:
+    def message(self, message: Message, *, received_ns: int, seen_ns: int, reply: Send) -> None:
         """A message that came in; only answers to attempts of this probe count."""
         found = self._branch_n.fullmatch(message.branch)
         if not message.is_response or not found:
@@ -158,6 +134,9 @@ class SingleShot:
         elif message.code >= 200:
             lag_ms = _ms(seen_ns - received_ns)
             self._answered(int(found.group(1)), int(found.group(2)), message, received_ns, lag_ms)
+
+    def unusable(self, bad: int) -> None:
+        self.counts = Counts(bad=self.counts.bad + bad, stray=self.counts.stray)
 
     def refused(self, data: bytes, name: str, received_ns: int) -> None:
         """An ICMP error about a packet of this probe; it names the attempt only where enough of it came back."""
@@ -226,39 +205,6 @@ class SingleShot:
     def _end_late(self, n: int, sent_ns: int) -> None:
         error = f"no answer within {self._deadline_ns / NS_PER_S:g} s"
         self._recorder.end("info", sent_ns + self._deadline_ns, {"n": n}, error=error)
-
-
-class UdpRoad:
-    """One socket for all attempts, like a phone's."""
-
-    transport: TransportName = "udp"
-
-    def __init__(self, shots: SingleShot, *, udp: UdpSocket, to: Address) -> None:
-        self._shots = shots
-        self._udp = udp
-        self._to = to
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(udp.fileno(), self.read)
-
-    def begin(self, n: int, *, started: Started, failed: Failed) -> None:
-        self._refusals()
-        started(n, self._udp.local, lambda data: self._udp.send(data, self._to))
-
-    def end(self, n: int) -> None:
-        pass
-
-    def read(self) -> None:
-        for datagram in self._udp.receive():
-            self._shots.datagram(datagram.data, received_ns=datagram.received_ns, seen_ns=datagram.seen_ns)
-        self._refusals()
-
-    def close(self) -> None:
-        self._loop.remove_reader(self._udp.fileno())
-        self._udp.close()
-
-    def _refusals(self) -> None:
-        for refusal in self._udp.refusals():
-            self._shots.refused(refusal.data, refusal.name, refusal.received_ns)
 
 
 def _ms(nanoseconds: int) -> float:

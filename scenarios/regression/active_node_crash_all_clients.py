@@ -13,8 +13,13 @@ ACTIVE_NODE_CRASH_ALL_CLIENTS = Scenario(
     summary="the active node loses its power while every kind of client holds calls and stays registered",
     probes=[
         sip_options(period_s=0.1),
+        sip_options(period_s=0.5, transport="tcp"),
+        sip_options(period_s=0.5, transport="tls"),
+        sip_options(period_s=0.5, transport="wss"),
         registrations(period_s=0.5),
+        registrations(period_s=1, transport="tls"),
         new_calls(period_s=0.2),
+        new_calls(period_s=1, transport="tls"),
         held_calls(kind="ip_phone", count=8),
         held_calls(kind="desktop", count=4),
         held_calls(kind="mobile", count=4),

@@ -11,8 +11,8 @@ VOLUME_HANGS = Scenario(
     name="volume-hangs",
     summary="the data volume hangs",
     probes=[sip_options(period_s=0.05), registrations(period_s=0.2), new_calls(period_s=0.1)],
-    timeline=[at(1, volume_hangs(), hold_s=20)],
-    checkers=[outage()],
+    timeline=[at(1, volume_hangs(), hold_s=45)],
+    checkers=[outage(limit_s=40)],
 )
 
 

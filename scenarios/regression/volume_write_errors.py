@@ -16,6 +16,7 @@ VOLUME_WRITE_ERRORS = Scenario(
 )
 
 
+@pytest.mark.xfail(reason="finding: failed starts on every node keep the service down for 300 s (failure-timeout)")
 @pytest.mark.regression
 @pytest.mark.integration
 def test_volume_write_errors(run_scenario: RunScenario) -> None:

@@ -43,8 +43,7 @@ class Rig:
         self.late: list[int] = []
         self.ends: list[Ended] = []
         self.audio = FakeAudio()
-        self.line = line or Line(credentials=Credentials(user="1998", password="p"), send=self._send)
-        self.line.send = self._send
+        self.line = line or Line(credentials=Credentials(user="1998", password="p"))
         invitation = Invitation(
             local=LOCAL,
             uri="sip:1999@pbx.test",
@@ -58,6 +57,7 @@ class Rig:
             session="c-7",
             invitation=invitation,
             line=self.line,
+            send=self._send,
             audio=self.audio,  # type: ignore[arg-type]
             deadline_s=1.0,
             decided=lambda call, outcome: self.outcomes.append(outcome),

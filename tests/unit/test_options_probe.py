@@ -14,8 +14,9 @@ from harness.clients import open_loop
 from harness.clients.open_loop import Turn
 from harness.clients.options import Options
 from harness.clients.recorder import Recorder
+from harness.clients.road import UdpRoad
 from harness.clients.shooting import address
-from harness.clients.single_shot import SingleShot, UdpRoad
+from harness.clients.single_shot import SingleShot
 from harness.clients.sip.message import parse, response
 from harness.clients.sip.transport import Address, UdpSocket
 from harness.history import Op, Pair

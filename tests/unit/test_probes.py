@@ -14,7 +14,7 @@ CELL: Any = SimpleNamespace(
     public_ip="203.0.113.1",
     topology=SimpleNamespace(cell="t"),
     profile=SimpleNamespace(
-        sip=SimpleNamespace(domain="pbx.test", udp_port=5060),
+        sip=SimpleNamespace(domain="pbx.test", udp_port=5060, tls_port=5061),
         extensions=SimpleNamespace(first=1000, last=1999, password="hush"),
     ),
 )
@@ -25,10 +25,23 @@ def test_specs_are_plain_data() -> None:
     assert asdict(new_calls(period_s=1)) == {"clock": "new_call", "period_s": 1, "deadline_s": 1.0, "transport": "udp"}
 
 
-@pytest.mark.parametrize("transport", ["tcp", "tls", "wss", "sctp"])
-def test_a_transport_that_is_not_measured_is_refused(transport: Any) -> None:
-    with pytest.raises(ValueError, match=transport):
-        sip_options(transport=transport)
+def test_a_transport_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="no transport 'sctp'; there are udp, tcp, tls, wss"):
+        sip_options(transport="sctp")  # type: ignore[arg-type]
+
+
+def test_a_transport_that_the_pbx_does_not_offer_is_not_run() -> None:
+    only_tls: Any = SimpleNamespace(name="p", sip=SimpleNamespace(udp_port=None, tcp_port=None, tls_port=5061))
+    assert sip_options(transport="tls").unmet(only_tls) is None
+    assert sip_options(transport="tcp").unmet(only_tls) == "PBX p offers no tcp"
+    assert new_calls(transport="tls").unmet(only_tls) == "PBX p offers no udp"  # the called phone's
+
+
+def test_a_caller_on_tls_calls_a_phone_on_udp() -> None:
+    argv = new_calls(transport="tls").arguments(CELL)
+    assert argv[argv.index("--to") + 1] == "203.0.113.1:5061"
+    assert argv[argv.index("--callee-to") + 1] == "203.0.113.1:5060"
+    assert argv[argv.index("--process") + 1] == new_calls(transport="tls").name
 
 
 @pytest.mark.parametrize(

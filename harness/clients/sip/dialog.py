@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.clients.sip.message import Header, Message, request, uri_of
-from harness.clients.sip.transport import Address
+from harness.clients.sip.transport import VIA, Address
+from harness.results import TransportName
 
 _LOOSE = re.compile(r";\s*lr\s*(?:[;=?]|$)", re.IGNORECASE)
 
@@ -18,9 +19,9 @@ def new_branch() -> str:
     return f"z9hG4bK{secrets.token_hex(8)}"
 
 
-def via(local: Address, branch: str, *, transport: str = "UDP") -> Header:
+def via(local: Address, branch: str, *, transport: TransportName = "udp") -> Header:
     """The Via of a request sent from `local`, with rport (RFC 3581)."""
-    return "Via", f"SIP/2.0/{transport} {local[0]}:{local[1]};branch={branch};rport"
+    return "Via", f"SIP/2.0/{VIA[transport]} {local[0]}:{local[1]};branch={branch};rport"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class Invitation:
     to: str
     call_id: str
     contact: str
+    transport: TransportName = "udp"
     extra: tuple[Header, ...] = ()
 
     def invite(self, *, cseq: int, branch: str, body: bytes, headers: Iterable[Header] = ()) -> bytes:
@@ -55,6 +57,7 @@ class Invitation:
         contact = ok.get("contact")
         return Dialog(
             local=self.local,
+            transport=self.transport,
             target=uri_of(contact) if contact else self.uri,
             routes=tuple(reversed(ok.all("record-route"))),
             from_=self.from_,
@@ -74,7 +77,7 @@ class Invitation:
         body: bytes = b"",
     ) -> bytes:
         fixed = [
-            via(self.local, branch),
+            via(self.local, branch, transport=self.transport),
             ("Max-Forwards", "70"),
             ("From", self.from_),
             ("To", to or self.to),
@@ -95,6 +98,7 @@ class Dialog:
     to: str
     call_id: str
     invite_cseq: int
+    transport: TransportName = "udp"
 
     def ack(self, *, headers: Iterable[Header] = ()) -> bytes:
         """The ACK of a 2xx: the INVITE's number, a branch of its own, the INVITE's credentials (RFC 3261 13.2.2.4)."""
@@ -102,7 +106,7 @@ class Dialog:
 
     def request(self, method: str, *, cseq: int, headers: Iterable[Header] = (), body: bytes = b"") -> bytes:
         fixed = [
-            via(self.local, new_branch()),
+            via(self.local, new_branch(), transport=self.transport),
             *(("Route", route) for route in self.routes),
             ("Max-Forwards", "70"),
             ("From", self.from_),

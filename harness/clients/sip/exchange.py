@@ -19,11 +19,9 @@ from harness.clients.sip.layer import Layer
 from harness.clients.sip.message import Header, Message
 from harness.clients.sip.reply import Reply
 from harness.clients.sip.transaction import ClientTransaction
-from harness.clients.sip.transport import Address
+from harness.clients.sip.transport import CONTACT, VIA, Address
 from harness.clock import now_ns
 
-VIA = {"udp": "UDP", "tcp": "TCP", "tls": "TLS", "wss": "WSS"}
-CONTACT = {"udp": "", "tcp": ";transport=tcp", "tls": ";transport=tls", "wss": ";transport=ws"}
 MOST_CHALLENGES = 4
 """Whatever is demanded: one request is sent at most once more than this."""
 

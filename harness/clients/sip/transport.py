@@ -17,8 +17,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from harness.clock import NS_PER_S, now_ns
+from harness.results import TransportName
 
 Address = tuple[str, int]
+
+VIA: dict[TransportName, str] = {"udp": "UDP", "tcp": "TCP", "tls": "TLS", "wss": "WSS"}
+"""What a Via calls a transport (RFC 3261 20.42, RFC 7118 5)."""
+
+CONTACT: dict[TransportName, str] = {
+    "udp": "", "tcp": ";transport=tcp", "tls": ";transport=tls", "wss": ";transport=ws",
+}  # fmt: skip
+"""What a Contact says of it."""
 
 SO_TIMESTAMPNS = 35
 """SO_TIMESTAMPNS_OLD and its control message, asm-generic/socket.h; Python names neither."""
