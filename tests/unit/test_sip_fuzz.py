@@ -76,18 +76,20 @@ mutation = st.tuples(
     st.integers(0, 1 << 16),
     st.sampled_from(SLICES),
 )
+templates = st.integers(0, len(TEMPLATES) - 1)
+mutations = st.lists(mutation, max_size=2)
 batches = st.lists(
-    st.tuples(st.integers(0, len(TEMPLATES) - 1), st.lists(mutation, max_size=2)),
+    st.tuples(templates, mutations),
     min_size=BATCH,
     max_size=BATCH,
 )
 
 
-def mutated(index: int, mutations: list[tuple[str, int, int, bytes]], tag: str, n: int) -> bytes:
+def mutated(index: int, changes: list[tuple[str, int, int, bytes]], tag: str, n: int) -> bytes:
     """A template with a dialog that may exist and a branch of its own, damaged in places."""
     data = TEMPLATES[index].replace(b"tag=TAG", b"tag=" + tag.encode())
     data = data.replace(b"branch=z9hG4bK", b"branch=z9hG4bK%d" % n).replace(b"Call-ID: new", b"Call-ID: new%d" % n)
-    for what, first, second, piece in mutations:
+    for what, first, second, piece in changes:
         at, to = sorted((first % (len(data) + 1), second % (len(data) + 1)))
         if what == "cut":
             data = data[:at]
@@ -249,8 +251,7 @@ class Attack:
         call, tag = (sessions[-1].call_id, sessions[-1].local_tag) if sessions else ("none", "none")
         own = b"Call-ID: " + call.encode()
         messages = [
-            mutated(index, mutations, tag, next(self.peer.n)).replace(b"Call-ID: one", own)
-            for index, mutations in batch
+            mutated(index, changes, tag, next(self.peer.n)).replace(b"Call-ID: one", own) for index, changes in batch
         ]
         self.loop.run_until_complete(self.peer.attack(messages))
         exchange = self.agent.exchange
