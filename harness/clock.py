@@ -17,6 +17,11 @@ def now_ns() -> int:
     return time.monotonic_ns()
 
 
+def ms(nanoseconds: int) -> float:
+    """Nanoseconds as milliseconds, to the microsecond: the way that histories tell short times."""
+    return round(nanoseconds / 1e6, 3)
+
+
 @dataclass(frozen=True, kw_only=True)
 class WallOffset:
     """`wall_ns - monotonic_ns` of one host at one moment, with the width of the reading as its error."""

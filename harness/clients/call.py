@@ -17,7 +17,7 @@ from harness.clients.sip.digest import BadChallenge, Challenge, Credentials, ans
 from harness.clients.sip.message import Header, Message
 from harness.clients.sip.sdp import BadSdp, audio_address, describe
 from harness.clients.sip.transport import Sent
-from harness.clock import NS_PER_S
+from harness.clock import NS_PER_S, ms
 from harness.history import OpType
 
 Reached = Literal["sent", "trying", "ringing", "answered", "one_way", "audio"]
@@ -248,10 +248,10 @@ class Call:
             value["code"] = self._code
         status_ns = self._rang_ns or self._answered_ns
         if status_ns is not None:
-            value["srd_ms"] = _ms(status_ns - self.sent_ns)
+            value["srd_ms"] = ms(status_ns - self.sent_ns)
         if self._answered_ns is not None:
-            value["setup_ms"] = _ms(self._answered_ns - self.sent_ns)
-            value["audio_ms"] = _ms(time_ns - self._answered_ns)
+            value["setup_ms"] = ms(self._answered_ns - self.sent_ns)
+            value["audio_ms"] = ms(time_ns - self._answered_ns)
             value["to_callee"], value["to_caller"] = len(self._heard["A"]), len(self._heard["B"])
         self.outcome = Outcome(kind=kind, time_ns=max(time_ns, self.sent_ns), error=error, value=value)
         self._audio.close()
@@ -266,10 +266,6 @@ class Call:
     def _on_bye_answered(self, message: Message, received_ns: int) -> None:
         if self._bye_ns is None or self._answered_ns is None or message.code < 200:
             return
-        sdd_ms, sdt_ms = _ms(received_ns - self._bye_ns), _ms(self._bye_ns - self._answered_ns)
+        sdd_ms, sdt_ms = ms(received_ns - self._bye_ns), ms(self._bye_ns - self._answered_ns)
         self._bye_ns = None
         self._ended(self, Ended(time_ns=received_ns, code=message.code, sdd_ms=sdd_ms, sdt_ms=sdt_ms))
-
-
-def _ms(nanoseconds: int) -> float:
-    return round(nanoseconds / 1e6, 3)

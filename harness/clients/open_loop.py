@@ -11,7 +11,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -118,6 +118,15 @@ def stop_on_signals() -> asyncio.Event:
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, stop.set)
     return stop
+
+
+async def beats(stop: asyncio.Event, *, every_s: float) -> AsyncIterator[None]:
+    """Comes round at once, and again after each `every_s`, until `stop` is set."""
+    while not stop.is_set():
+        yield
+        with suppress(TimeoutError):
+            async with asyncio.timeout(every_s):
+                await stop.wait()
 
 
 def be_punctual() -> None:

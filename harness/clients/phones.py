@@ -16,17 +16,14 @@ import asyncio
 import os
 import secrets
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from harness.clients import open_loop
-from harness.clients.kinds import KINDS, ClientKind, kind
+from harness.clients import arguments, open_loop
+from harness.clients.kinds import ClientKind, kind
 from harness.clients.media import Token
 from harness.clients.new_call import PASSWORD, header
 from harness.clients.recorder import Recorder
 from harness.clients.rtp.control import Leg, MediaEngine
-from harness.clients.shooting import address
 from harness.clients.sip.agent import Account, UserAgent
 from harness.clients.sip.message import Header
 from harness.clients.sip.reply import Answer, Event, Reply
@@ -285,11 +282,8 @@ async def _hold(args: argparse.Namespace) -> None:
     )
     try:
         await phones.set_up()
-        while not stop.is_set():
+        async for _ in open_loop.beats(stop, every_s=BEAT_S):
             await phones.beat()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(BEAT_S):
-                    await stop.wait()
         await phones.ask_for_fates()
     finally:
         await phones.stop()
@@ -297,17 +291,10 @@ async def _hold(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m harness.clients.phones", description=__doc__)
-    parser.add_argument("--to", type=address, required=True, metavar="IP:PORT")
-    parser.add_argument("--domain", required=True)
-    parser.add_argument("--kind", choices=list(KINDS), required=True)
-    parser.add_argument("--count", type=int, required=True, help="calls to hold")
-    parser.add_argument("--first", type=int, required=True, help="first extension; each call uses two")
-    parser.add_argument("--local", metavar="IP", help="address to use (default: the route's)")
+    parser = arguments.parser(
+        "harness.clients.phones", __doc__, count="calls to hold", first="first extension; each call uses two"
+    )
     parser.add_argument("--record", metavar="HEADER", help="'Name: value' that makes the PBX record a call")
-    parser.add_argument("--cell", help="name of the cell, for clients that run in containers")
-    parser.add_argument("--process", default="phones")
-    parser.add_argument("--out", type=Path, default=Path("/dev/stdout"))
     open_loop.main(_hold(parser.parse_args()))
 
 

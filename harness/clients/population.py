@@ -12,15 +12,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
-from harness.clients import open_loop
-from harness.clients.kinds import KINDS, ClientKind, kind
+from harness.clients import arguments, open_loop
+from harness.clients.kinds import ClientKind, kind
 from harness.clients.new_call import PASSWORD
 from harness.clients.recorder import Recorder
-from harness.clients.shooting import address
 from harness.clients.sip.agent import Account, UserAgent
 from harness.clients.sip.reply import Event
 from harness.clients.sip.transport import Address, local_address_towards
@@ -110,26 +107,15 @@ async def _populate(args: argparse.Namespace) -> None:
     )
     try:
         await population.register()
-        while not stop.is_set():
+        async for _ in open_loop.beats(stop, every_s=BEAT_S):
             population.beat()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(BEAT_S):
-                    await stop.wait()
     finally:
         await population.stop()
         recorder.close()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m harness.clients.population", description=__doc__)
-    parser.add_argument("--to", type=address, required=True, metavar="IP:PORT")
-    parser.add_argument("--domain", required=True)
-    parser.add_argument("--kind", choices=list(KINDS), required=True)
-    parser.add_argument("--count", type=int, required=True, help="clients")
-    parser.add_argument("--first", type=int, required=True, help="first extension")
-    parser.add_argument("--local", metavar="IP", help="address to use (default: the route's)")
-    parser.add_argument("--process", default="population")
-    parser.add_argument("--out", type=Path, default=Path("/dev/stdout"))
+    parser = arguments.parser("harness.clients.population", __doc__, count="clients", first="first extension")
     open_loop.main(_populate(parser.parse_args()))
 
 

@@ -12,11 +12,10 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
-from harness.clients import open_loop
-from harness.clients.kinds import KINDS, kind
+from harness.clients import arguments, open_loop
+from harness.clients.kinds import kind
 from harness.clients.new_call import PASSWORD
 from harness.clients.partner import Partner
 from harness.clients.recorder import Recorder
@@ -140,13 +139,10 @@ async def hold(args: argparse.Namespace, make: Make) -> None:
     pairs = [_pair(args, n, make, engine=engine, recorder=recorder) for n in range(args.count)]
     try:
         await _set_up(pairs, args.kind)
-        while not stop.is_set():
+        async for _ in open_loop.beats(stop, every_s=BEAT_S):
             for pair in pairs:
                 pair.caller.check()
             await _beat(pairs, args.kind, recorder)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(BEAT_S):
-                    await stop.wait()
         for pair in pairs:
             pair.caller.story.unaided()
         await asyncio.gather(*(pair.ask() for pair in pairs))
@@ -159,16 +155,10 @@ async def hold(args: argparse.Namespace, make: Make) -> None:
 
 def parser(module: str, doc: str | None, *, own_kind: str) -> argparse.ArgumentParser:
     """What such a process is told; a harness names its cell in the environment."""
-    made = argparse.ArgumentParser(prog=f"python -m {module}", description=doc)
-    made.add_argument("--to", type=address, required=True, metavar="IP:PORT", help="where the client itself connects")
+    made = arguments.parser(
+        module, doc, kind=own_kind, count="calls to hold", first="first extension; each call uses two"
+    )
     made.add_argument("--phones-to", type=address, metavar="IP:PORT", help="where the called phones connect, by UDP")
-    made.add_argument("--domain", required=True)
-    made.add_argument("--kind", choices=list(KINDS), default=own_kind)
-    made.add_argument("--count", type=int, default=1, help="calls to hold")
-    made.add_argument("--first", type=int, required=True, help="first extension; each call uses two")
-    made.add_argument("--cell", help="name of the cell")
-    made.add_argument("--process", default=own_kind)
-    made.add_argument("--out", type=Path, default=Path("/dev/stdout"))
     return made
 
 
@@ -189,7 +179,7 @@ def _pair(args: argparse.Namespace, n: int, make: Make, *, engine: MediaEngine, 
     partner = Partner(
         Account(user=who.callee, domain=who.domain, password=password),
         to=args.phones_to or (args.to[0], PHONES_PORT),
-        local_ip=local_address_towards(args.to),
+        local_ip=args.local or local_address_towards(args.to),
         engine=engine,
         call=who.call,
         tone=tone.other,

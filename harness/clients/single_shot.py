@@ -22,7 +22,7 @@ from harness.clients.road import Road, Send
 from harness.clients.sip.dialog import via
 from harness.clients.sip.message import BadMessage, Header, Message, parse
 from harness.clients.sip.transport import CONTACT, Address, Sent
-from harness.clock import NS_PER_S, now_ns
+from harness.clock import NS_PER_S, ms, now_ns
 from harness.results import TransportName
 
 REMEMBERED = 10_000
@@ -132,7 +132,7 @@ class SingleShot:
         if not message.is_response or not found:
             self.counts = Counts(bad=self.counts.bad, stray=self.counts.stray + 1)
         elif message.code >= 200:
-            lag_ms = _ms(seen_ns - received_ns)
+            lag_ms = ms(seen_ns - received_ns)
             self._answered(int(found.group(1)), int(found.group(2)), message, received_ns, lag_ms)
 
     def unusable(self, bad: int) -> None:
@@ -175,7 +175,7 @@ class SingleShot:
             return
         del self._pending[n]
         self._road.end(n)
-        value = {"n": n, "code": message.code, "latency_ms": _ms(received_ns - attempt.sent_ns), "seen_lag_ms": lag_ms}
+        value = {"n": n, "code": message.code, "latency_ms": ms(received_ns - attempt.sent_ns), "seen_lag_ms": lag_ms}
         if attempt.requests > 1:
             value["requests"] = attempt.requests
         if not in_time:
@@ -188,7 +188,7 @@ class SingleShot:
 
     def _late(self, n: int, message: Message, received_ns: int) -> None:
         if n in self._expired:
-            latency_ms = _ms(received_ns - self._expired.pop(n))
+            latency_ms = ms(received_ns - self._expired.pop(n))
             self._recorder.late(received_ns, {"n": n, "code": message.code, "latency_ms": latency_ms})
 
     def _expire(self, n: int) -> None:
@@ -205,10 +205,6 @@ class SingleShot:
     def _end_late(self, n: int, sent_ns: int) -> None:
         error = f"no answer within {self._deadline_ns / NS_PER_S:g} s"
         self._recorder.end("info", sent_ns + self._deadline_ns, {"n": n}, error=error)
-
-
-def _ms(nanoseconds: int) -> float:
-    return round(nanoseconds / 1e6, 3)
 
 
 def not_used(counts: Counts) -> str | None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, Literal
 
 from harness.clients.recorder import Recorder
-from harness.clock import now_ns
+from harness.clock import ms, now_ns
 
 Side = Literal["caller", "callee"]
 
@@ -65,7 +65,7 @@ class Story:
             self._recorder.end("info", now_ns(), value, error=problem)
         else:
             both_ns = max(answered_ns, caller_heard_ns, callee_heard_ns)
-            value |= {"setup_ms": _ms(answered_ns - self._called_ns), "audio_ms": _ms(both_ns - self._called_ns)}
+            value |= {"setup_ms": ms(answered_ns - self._called_ns), "audio_ms": ms(both_ns - self._called_ns)}
             self._recorder.end("ok", both_ns, value)
         return problem
 
@@ -102,7 +102,3 @@ class Story:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), min(left_s, 1.0))
         return True
-
-
-def _ms(nanoseconds: int) -> float:
-    return round(nanoseconds / 1e6, 3)

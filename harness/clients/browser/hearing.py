@@ -11,15 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from harness.clock import NS_PER_S
-
-SILENCE_NS = 60_000_000
-"""Shorter pauses between packets are nothing to tell."""
+from harness.clients.rtp.stats import FRAME_NS, SILENCE_NS, Gap
+from harness.clock import ms
 
 SETTLE_NS = 500_000_000
 """How long after its arrival a packet can still be heard: Chromium's jitter buffer, the player, 80 ms of window."""
 
-FRAME_NS = 20_000_000
 UNTOLD = 10
 """So many packets that the browser counted, but did not tell of: then it no longer tells of each."""
 
@@ -35,20 +32,6 @@ class Arrival:
     last_ns: int
     count: int
     ssrc: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Gap:
-    """A silence that ended. `lost` is None where the sender changed and counts anew."""
-
-    from_ns: int
-    to_ns: int
-    lost: int | None
-    ssrc_changed: bool
-
-    @property
-    def length_ns(self) -> int:
-        return self.to_ns - self.from_ns
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,8 +100,8 @@ class Hearing:
 
     def row(self, at_ns: int, *, jitter_ms: float | None) -> list[Any]:
         """This leg in a `media_second`: received, right, lost, longest gap, time since the last right one, jitter."""
-        longest_ms = None if self.longest is None else _ms(self.longest.length_ns)
-        since_ms = None if self.last_ns is None else _ms(at_ns - self.last_ns)
+        longest_ms = None if self.longest is None else ms(self.longest.length_ns)
+        since_ms = None if self.last_ns is None else ms(at_ns - self.last_ns)
         return [self.received, self.right, self.lost, longest_ms, since_ms, jitter_ms]
 
     def whole(self, at_ns: int) -> dict[str, Any]:
@@ -134,7 +117,7 @@ class Hearing:
             "longest": {"from_ns": longest.from_ns, "to_ns": longest.to_ns} if longest else None,
             "first_ns": self.first_ns,
             "last_ns": self.last_ns,
-            "since_last_ms": None if self.last_ns is None else _ms(at_ns - self.last_ns),
+            "since_last_ms": None if self.last_ns is None else ms(at_ns - self.last_ns),
             "resolution_ms": self.resolution_ms,
         }
 
@@ -183,7 +166,3 @@ def arrivals(sample: Sample, before: Sample | None) -> Sequence[Arrival]:
     if before is not None:
         earliest_ns = min(max(earliest_ns, before.at_ns), last_ns)
     return (Arrival(first_ns=earliest_ns, last_ns=last_ns, count=count, ssrc=sample.ssrc),)
-
-
-def _ms(nanoseconds: int) -> float:
-    return round(nanoseconds / (NS_PER_S / 1000), 3)

@@ -15,7 +15,7 @@ from harness.clients.browser.hearing import SHARE, Arrival, Hearing, Sample
 from harness.clients.real_calls import Who
 from harness.clients.recorder import Recorder
 from harness.clients.story import Story
-from harness.clock import NS_PER_S, now_ns
+from harness.clock import NS_PER_S, ms, now_ns
 from harness.errors import InfrastructureError
 
 GLUE = Path(__file__).with_name("glue.js")
@@ -135,7 +135,7 @@ class HeldCall:
         await self._run(f"phone.call({json.dumps(self._who.callee)})")
         await self.story.until(lambda: self.heard_ns is not None or self.story.over, 2 * AUDIO_S)
         helped = self.heard_ns is not None
-        more = {"audio_ms": _ms(self.heard_ns - called_ns)} if self.heard_ns else {"reason": self.story.latest}
+        more = {"audio_ms": ms(self.heard_ns - called_ns)} if self.heard_ns else {"reason": self.story.latest}
         self.story.event("new_call_helped", now_ns(), helped=helped, **more)
         await self._run("phone.bye()")
 
@@ -167,7 +167,7 @@ class HeldCall:
         self._last |= {name: figure for name, figure in row.items() if figure is not None}  # none once it is closed
         for gap in gaps:
             value = {"call": self._who.call, "side": "caller", "from_ns": gap.from_ns, "to_ns": gap.to_ns}
-            value |= {"gap_ms": _ms(gap.length_ns), "lost": gap.lost, "ssrc_changed": gap.ssrc_changed, "held": False}
+            value |= {"gap_ms": ms(gap.length_ns), "lost": gap.lost, "ssrc_changed": gap.ssrc_changed, "held": False}
             self._recorder.note("media_gap", gap.to_ns, value | self._how(hearing))
         if at_ns >= self._second_ns:
             self._second_ns = at_ns + NS_PER_S
@@ -211,7 +211,7 @@ class HeldCall:
         answer = answer if isinstance(answer, dict) else {"code": None, "reason": "no answer"}
         code = answer.get("code")
         audio = code is not None and code < 300 and await self._audio_after(answered_ns)
-        more = {"audio": audio, "took_ms": _ms(answered_ns - before_ns)}
+        more = {"audio": audio, "took_ms": ms(answered_ns - before_ns)}
         if audio:
             more["audio_ms"] = self._audio_ms(answered_ns)
         self.story.event(event, before_ns, code=code, reason=answer.get("reason"), **more)
@@ -224,7 +224,7 @@ class HeldCall:
     def _audio_ms(self, since_ns: int) -> float:
         """How long after `since_ns` the silence ended that was there then; 0 where there was none."""
         gap = None if self._hearing is None else self._hearing.last_gap
-        return 0.0 if gap is None or gap.to_ns < since_ns else _ms(gap.to_ns - since_ns)
+        return 0.0 if gap is None or gap.to_ns < since_ns else ms(gap.to_ns - since_ns)
 
     async def _run(self, expression: str) -> Any:
         """What the page answers; None when it does not in time, or there is no page any more."""
@@ -261,7 +261,3 @@ def _arrival(packet: list[Any], clock: PageClock) -> Arrival:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
-
-
-def _ms(nanoseconds: int) -> float:
-    return round(nanoseconds / 1e6, 3)

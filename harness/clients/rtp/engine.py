@@ -31,11 +31,11 @@ from typing import Any
 from harness.clients.open_loop import be_punctual
 from harness.clients.recorder import Recorder
 from harness.clients.rtp import marks
-from harness.clients.rtp.leg import End, PortPairs, ms
+from harness.clients.rtp.leg import End, PortPairs
 from harness.clients.rtp.stamps import Stamps
 from harness.clients.rtp.stats import Gap, Histogram
 from harness.clients.rtp.wheel import Wheel
-from harness.clock import NS_PER_S, now_ns
+from harness.clock import NS_PER_S, ms, now_ns
 from harness.errors import HarnessError
 
 PAUSE_BUCKET_NS = 1_000_000

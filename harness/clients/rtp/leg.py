@@ -15,7 +15,7 @@ from harness.clients.rtp.rtcp import Exchange
 from harness.clients.rtp.stamps import CONTROL_BYTES, Stamps
 from harness.clients.rtp.stats import FRAME_NS, SILENCE_NS, UNIT_NS, Gap, Histogram, Reception
 from harness.clients.sip.transport import SO_TIMESTAMPNS, Address
-from harness.clock import now_ns
+from harness.clock import ms, now_ns
 
 FRAME_UNITS = 160
 FIRST_PORT, LAST_PORT = 20000, 31998
@@ -177,33 +177,18 @@ class End:
         return began < to_ns and (ended is None or ended > from_ns)
 
     def row(self, at_ns: int) -> list[float | int | None]:
-        """[received, right, lost, max_gap_ms, since_last_ms, jitter_ms]; the gap is the longest that ended lately."""
-        reception = self.reception
-        since_ms = None if reception.last_ns is None else ms(at_ns - reception.last_ns)
-        pause_ms = ms(reception.pause_of_second_ns())
-        return [reception.received, reception.right, reception.lost, pause_ms, since_ms, reception.jitter_ms]
+        """This leg in a `media_second` (`Reception.row`)."""
+        return self.reception.row(at_ns)
 
     def whole(self, at_ns: int) -> dict[str, Any]:
         """All there is to say of this leg."""
-        reception, longest = self.reception, self.reception.longest
         return {
             "call": self.call,
             "side": self.side,
             "local": self.local,
             "opened_ns": self.opened_ns,
-            "received": reception.received,
-            "right": reception.right,
-            "foreign": reception.foreign,
-            "lost": reception.lost,
-            "reordered": reception.reordered,
-            "duplicates": reception.duplicates,
+            **self.reception.whole(at_ns),
             "overflowed": self.overflowed,
-            "ssrcs": reception.ssrcs(),
-            "jitter_ms": reception.jitter_ms,
-            "longest": {"from_ns": longest.from_ns, "to_ns": longest.to_ns} if longest else None,
-            "first_ns": reception.first_ns,
-            "last_ns": reception.last_ns,
-            "since_last_ms": None if reception.last_ns is None else ms(at_ns - reception.last_ns),
             "sent": self.sent,
             "unsent": self.unsent,
             "skipped": self.skipped,
@@ -227,10 +212,6 @@ class End:
     def _stamp_at(self, at_ns: int) -> int:
         """The sampling clock goes on while nothing is sent."""
         return self._stamp + (at_ns - self.opened_ns) // UNIT_NS & 0xFFFFFFFF
-
-
-def ms(nanoseconds: int) -> float:
-    return round(nanoseconds / 1e6, 3)
 
 
 def _udp() -> socket.socket:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from harness.clock import ms
 
 FRAME_NS = 20_000_000
 UNIT_NS = 125_000
@@ -236,6 +239,34 @@ class Reception:
         """The longest pause that ended since this was last asked."""
         longest, self._second_ns = self._second_ns, 0
         return longest
+
+    def row(self, at_ns: int) -> list[float | int | None]:
+        """[received, right, lost, max_gap_ms, since_last_ms, jitter_ms]; the gap is the longest that ended since this
+        was last asked."""
+        pause_ms = ms(self.pause_of_second_ns())
+        return [self.received, self.right, self.lost, pause_ms, self.since_last_ms(at_ns), self.jitter_ms]
+
+    def whole(self, at_ns: int) -> dict[str, Any]:
+        """All there is to say of this direction."""
+        longest = self.longest
+        return {
+            "received": self.received,
+            "right": self.right,
+            "foreign": self.foreign,
+            "lost": self.lost,
+            "reordered": self.reordered,
+            "duplicates": self.duplicates,
+            "ssrcs": self.ssrcs(),
+            "jitter_ms": self.jitter_ms,
+            "longest": {"from_ns": longest.from_ns, "to_ns": longest.to_ns} if longest else None,
+            "first_ns": self.first_ns,
+            "last_ns": self.last_ns,
+            "since_last_ms": self.since_last_ms(at_ns),
+        }
+
+    def since_last_ms(self, at_ns: int) -> float | None:
+        """How long ago the last right packet came; None before the first."""
+        return None if self.last_ns is None else ms(at_ns - self.last_ns)
 
     def ssrcs(self) -> list[list[str | int]]:
         return [[f"{source.ssrc:08x}", source.first_ns] for source in self.sources.values()]

@@ -75,29 +75,11 @@ class Tap:
 
     def row(self, at_ns: int) -> list[float | int | None]:
         """This leg in a `media_second`, as the media engine has it."""
-        heard = self.reception
-        since_ms = None if heard.last_ns is None else _ms(at_ns - heard.last_ns)
-        return [heard.received, heard.right, heard.lost, _ms(heard.pause_of_second_ns()), since_ms, heard.jitter_ms]
+        return self.reception.row(at_ns)
 
     def whole(self, at_ns: int) -> dict[str, Any]:
         """This leg in its `media_leg`."""
-        heard, longest = self.reception, self.reception.longest
-        return {
-            "opened_ns": self.opened_ns,
-            "received": heard.received,
-            "right": heard.right,
-            "foreign": heard.foreign,
-            "lost": heard.lost,
-            "reordered": heard.reordered,
-            "duplicates": heard.duplicates,
-            "ssrcs": heard.ssrcs(),
-            "jitter_ms": heard.jitter_ms,
-            "longest": {"from_ns": longest.from_ns, "to_ns": longest.to_ns} if longest else None,
-            "first_ns": heard.first_ns,
-            "last_ns": heard.last_ns,
-            "since_last_ms": None if heard.last_ns is None else _ms(at_ns - heard.last_ns),
-            "sent": self.sent,
-        }
+        return {"opened_ns": self.opened_ns, **self.reception.whole(at_ns), "sent": self.sent}
 
     def close(self) -> None:
         self._socket.close()
@@ -146,7 +128,3 @@ def udp_ports(first: int, last: int) -> list[Instruction]:
 def _attach(source: socket.socket, program: list[Instruction]) -> None:
     code = create_string_buffer(b"".join(struct.pack("HBBI", *instruction) for instruction in program))
     source.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", len(program), addressof(code)))
-
-
-def _ms(nanoseconds: int) -> float:
-    return round(nanoseconds / 1e6, 3)
