@@ -1,8 +1,8 @@
 """What a failover did to registered clients: how many lost their way to the PBX, and the storm of their coming back.
 
 Pure: ops in, the `registrations` of results.json out. A client is back when the PBX has accepted its REGISTER again
-after it lost its flow or a refresh; one that noticed nothing (a phone on UDP between two refreshes) is counted as that,
-its binding is the ledger's business.
+after it lost its flow or a refresh (asleep is not lost); one that noticed nothing (a phone on UDP between two
+refreshes) is counted as that, its binding is the ledger's business.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def _take(storm: _Storm, op: Op, fault_ns: int) -> None:
     client = storm.clients.setdefault(value["client"], Coming(kind=value["kind"], transport=value["transport"]))
     event = value["event"]
     if op.time_ns < fault_ns:
-        client.registered_before = event == "registered" or (client.registered_before and event == "flow_up")
+        client.registered_before = event == "registered" or (
+            client.registered_before and event in ("flow_up", "asleep")
+        )
         return
     second = (op.time_ns - fault_ns) // NS_PER_S
     if event in ("flow_down", "register_failed"):

@@ -17,8 +17,9 @@ class ClientKind:
     """How one kind of client behaves towards the PBX.
 
     `expires_s` is what it asks for when it registers; `keepalive_s` how often it shows that it is there (CRLF on
-    streams, RFC 5626 3.5.1); `sleeps_s` how long a mobile app is suspended at a time, without a flow; `watch_s` how
-    long its calls are watched after a failover: browsers lose audio late.
+    streams, RFC 5626 3.5.1); `sleeps_s` how long a mobile app is suspended at a time, without a flow, and `awake_s` how
+    long it is awake in between (a client in a call stays awake); `watch_s` how long its calls are watched after a
+    failover: browsers lose audio late.
     """
 
     name: str
@@ -27,6 +28,7 @@ class ClientKind:
     expires_s: int
     keepalive_s: float | None = None
     sleeps_s: float | None = None
+    awake_s: float = 30.0
     watch_s: float = 3.0
     module: str = "harness.clients.phones"
 

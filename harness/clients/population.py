@@ -3,8 +3,9 @@
     python -m harness.clients.population --kind desktop --count 2000 --first 2000 --to IP:PORT --domain pbx.test …
 
 Everyone registers once at the start, a bounded number side by side; expiries are spread, so that refreshes are, too.
-Once a second it is told how many are registered; what happens to a client is told when it happens (`client`). The
-password comes from the environment (PBX_CHAOS_SIP_PASSWORD).
+Once a second it is told how many are registered; what happens to a client is told when it happens (`client`). Clients
+of a kind that sleeps lose their flow now and then, and come back with a new one and a new contact; asleep is not lost,
+but who wakes up and finds nobody is. The password comes from the environment (PBX_CHAOS_SIP_PASSWORD).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import random
 from functools import partial
 
 from harness.clients import arguments, open_loop
@@ -48,6 +50,8 @@ class Population:
         self._own = own
         self._recorder = recorder
         self._registered: set[str] = set()
+        self._asleep: set[str] = set()
+        self._random = random.Random(users.start)
         self._agents = [
             UserAgent(
                 account=Account(user=str(user), password=password, domain=domain),
@@ -74,23 +78,55 @@ class Population:
 
     def beat(self) -> None:
         """Tell how many are registered."""
-        up, of = len(self._registered), len(self._agents)
-        error = None if up == of else f"{of - up} of {of} not registered"
-        value = {"up": up, "of": of}
-        self._recorder.op(f"clients_{self._own.name}", "ok" if up == of else "fail", now_ns(), value, error=error)
+        up, asleep, of = len(self._registered), len(self._asleep), len(self._agents)
+        lost = of - up - asleep
+        error = f"{lost} of {of} not registered" if lost else None
+        value = {"up": up, "of": of} | ({"asleep": asleep} if asleep else {})
+        self._recorder.op(f"clients_{self._own.name}", "fail" if lost else "ok", now_ns(), value, error=error)
+
+    def live(self) -> None:
+        """From now on clients sleep and wake, those of a kind that does."""
+        if self._own.sleeps_s is not None:
+            for agent in self._agents:
+                self._stay_awake(agent, self._random.uniform(0, self._own.awake_s))
+
+    def _stay_awake(self, agent: UserAgent, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._sleep, agent)
+
+    def _sleep(self, agent: UserAgent) -> None:
+        """To sleep, if it is registered; and once more, some time later."""
+        user, sleeps_s = agent.account.user, self._own.sleeps_s or 0.0
+        if user in self._registered:
+            self._asleep.add(user)
+            agent.drop(away_s=sleeps_s)
+        self._stay_awake(agent, sleeps_s + self._own.awake_s * self._random.uniform(0.5, 1.5))
 
     async def stop(self) -> None:
         await asyncio.gather(*(agent.stop() for agent in self._agents))
 
     def _on_event(self, user: str, event: Event) -> None:
-        if event.kind not in TOLD:
-            return
-        if event.kind == "registered":
+        told = self._told(user, event.kind)
+        if told is not None:
+            value = {"client": user, "kind": self._own.name, "transport": self._own.transport, "event": told}
+            self._recorder.op("client", "ok", event.time_ns, {**value, **event.detail})
+
+    def _told(self, user: str, kind: str) -> str | None:
+        """What a client's event is called in the history, and who is registered and asleep after it."""
+        if kind == "registered":
             self._registered.add(user)
-        elif event.kind != "flow_up":
+            self._asleep.discard(user)
+        elif kind == "flow_down" and user in self._asleep:
             self._registered.discard(user)
-        value = {"client": user, "kind": self._own.name, "transport": self._own.transport, "event": event.kind}
-        self._recorder.op("client", "ok", event.time_ns, {**value, **event.detail})
+            return "asleep"
+        elif kind in ("flow_down", "register_failed"):
+            self._registered.discard(user)
+            self._asleep.discard(user)
+        elif kind == "flow_failed":
+            if user not in self._asleep:
+                return None  # it is lost already
+            self._asleep.discard(user)
+            return "flow_down"
+        return kind if kind in TOLD else None
 
 
 async def _populate(args: argparse.Namespace) -> None:
@@ -107,6 +143,7 @@ async def _populate(args: argparse.Namespace) -> None:
     )
     try:
         await population.register()
+        population.live()
         async for _ in open_loop.beats(stop, every_s=BEAT_S):
             population.beat()
     finally:
