@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from harness import fates, ledger, noise, registrations, sip_figures
+from harness import fates, in_flight, ledger, noise, registrations, sip_figures
 from harness.checkers.types import Checker, Evidence, FaultRecord
 from harness.phases import Breakdown, breakdown
 from harness.results import CLOCKS, CheckResult, Outage, clock_ids, overall, slowest, split_clock
@@ -53,6 +53,7 @@ def judge(evidence: Evidence, checkers: Sequence[Checker], *, meta: dict[str, An
         "checks": [asdict(check) for check in checks],
         "calls": calls,
         "registrations": registrations.figures(evidence.ops, fault_ns=evidence.first_fault_ns),
+        "in_flight": in_flight.figures(evidence.ops, fault_ns=evidence.first_fault_ns, back_ns=evidence.back_ns),
         "sip": sip_figures.figures(evidence),
         "data": data,
         "noise": noise.floor(evidence),

@@ -21,7 +21,7 @@ WORDS = {"options": "OPTIONS", "register": "REGISTER", "new_call": "new calls", 
 
 def words_of(name: str) -> str:
     """`options_tls` is "OPTIONS over TLS", `calls_ip_phone` "held calls (ip_phone)"."""
-    for prefix, words in (("calls_", "held calls"), ("clients_", "registered clients")):
+    for prefix, words in (("calls_", "held calls"), ("clients_", "registered clients"), ("in_flight_", "transactions")):
         if name.startswith(prefix):
             return f"{words} ({name.removeprefix(prefix)})"
     clock, transport = split_clock(name)

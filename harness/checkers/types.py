@@ -68,6 +68,12 @@ class Evidence:
         return min(landed, default=self.steady_ns or 0)
 
     @property
+    def back_ns(self) -> int:
+        """When the last clock had an end of its outage; the run's end where one had none, the fault where none was."""
+        ends = [o.end_ns or self.end_ns for found in self.outages.values() for o in found]
+        return max(ends, default=self.first_fault_ns)
+
+    @property
     def fates(self) -> list[Fate]:
         """What became of the held calls that were up when the first fault struck."""
         return fates_of(self.calls, fault_ns=self.first_fault_ns, end_ns=self.end_ns)

@@ -219,6 +219,51 @@ class RegisteredClients:
         return [*argv, "--first", str(first), "--process", self.name]
 
 
+@dataclass(frozen=True, kw_only=True)
+class InFlight:
+    """Transactions of one kind of client that are always under way: calls that ring, CANCEL, hold, REFER."""
+
+    kind: str
+
+    def __post_init__(self) -> None:
+        if kind(self.kind).is_real:
+            raise ValueError(f"transactions in flight are made by user agents of ours, not by {self.kind}")
+
+    @property
+    def name(self) -> str:
+        return f"in_flight_{self.kind}"
+
+    @property
+    def timing(self) -> None:
+        return None
+
+    @property
+    def returns(self) -> bool:
+        """Calls that stand may be lost."""
+        return False
+
+    @property
+    def watch_s(self) -> float:
+        return IN_FLIGHT_WATCH_S
+
+    @property
+    def stop_s(self) -> float:
+        return 20.0
+
+    def unmet(self, profile: Any) -> str | None:
+        return not_offered(profile, kind(self.kind).transport)
+
+    def arguments(self, cell: CellLike) -> list[str]:
+        argv = ["-m", "harness.clients.in_flight", "--kind", self.kind, "--domain", cell.profile.sip.domain]
+        argv += ["--to", f"{cell.public_ip}:{port_of(cell.profile, kind(self.kind).transport)}"]
+        first = extensions.of_in_flight(cell.profile.extensions, self.kind)
+        return [*argv, "--first", str(first), "--process", self.name]
+
+
+IN_FLIGHT_WATCH_S = 34.0
+"""A request that was sent into an outage may wait for its timer, 64*T1 = 32 s (RFC 3261 17.1.2.2)."""
+
+
 def sip_options(*, period_s: float = 0.05, deadline_s: float = 0.5, transport: TransportName = "udp") -> ProbeSpec:
     """OPTIONS to the public address: is it answered by a PBX that says it serves?"""
     return ProbeSpec(clock="options", period_s=period_s, deadline_s=deadline_s, transport=transport)
@@ -242,6 +287,11 @@ def held_calls(*, count: int, kind: str = "ip_phone") -> HeldCalls:
 def registered(*, count: int, kind: str = "ip_phone") -> RegisteredClients:
     """Clients that stay registered: the storm of their coming back."""
     return RegisteredClients(kind=kind, count=count)
+
+
+def in_flight(*, kind: str = "ip_phone") -> InFlight:
+    """Transactions that are always under way: what becomes of those that the fault catches?"""
+    return InFlight(kind=kind)
 
 
 def recording(profile: Any) -> list[str]:

@@ -20,7 +20,14 @@ def markdown(results: Mapping[str, Any], *, run_dir: Path) -> str:
         parts.append(f"Stopped before its end: {results['error']}\n")
     if str(results["system"]).endswith("@local/instant"):
         parts.append("Emulated region with instant timing: these seconds are no evidence about AWS.\n")
-    parts += [_phases(results), _clocks(results), _calls(results), _checks(results), _faults(results)]
+    parts += [
+        _phases(results),
+        _clocks(results),
+        _calls(results),
+        _in_flight(results),
+        _checks(results),
+        _faults(results),
+    ]
     if results.get("not_run"):
         parts.append("Not run: " + ", ".join(results["not_run"]) + ".\n")
     if results.get("deviations"):
@@ -54,6 +61,21 @@ def _clocks(results: Mapping[str, Any]) -> str:
 def _calls(results: Mapping[str, Any]) -> str:
     calls = results.get("calls")
     return _table(list(CALL_COLUMNS), [list(call_row(row)) for row in calls["by_kind"]]) if calls else ""
+
+
+def _in_flight(results: Mapping[str, Any]) -> str:
+    """Transactions that the failover caught, by kind."""
+    found = results.get("in_flight")
+    head = ["caught", "when", "client", "completed", "refused", "unanswered", "unfinished", "orphans", "longest"]
+    rows = [
+        [
+            row["kind"], row["when"], f"{row['client']} ({row['transport']})",
+            *(str(row[name]) for name in ("completed", "refused", "unanswered", "unfinished")),
+            str(sum(row["orphans"].values())), "" if row["longest_s"] is None else f"{row['longest_s']:.1f} s",
+        ]
+        for row in (found["by_kind"] if found else ())
+    ]  # fmt: skip
+    return _table(head, rows) if rows else ""
 
 
 def _checks(results: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ def ending(results: Mapping[str, Any], *, run_dir: Path, command: str) -> list[s
     lines += [line("clock", text) for text in clock_lines(results)]
     lines += [line("" if n else "calls", text) for n, text in enumerate(call_lines(results))]
     lines += [line("" if n else "clients", text) for n, text in enumerate(registration_lines(results))]
+    lines += [line("" if n else "caught", text) for n, text in enumerate(in_flight_lines(results))]
     lines += [line("data", text) for text in data_lines(results)]
     lines += [line("noise", text) for text in noise_lines(results)]
     owner = _check(results, "single_owner")
@@ -124,6 +125,25 @@ def _registration_text(row: Mapping[str, Any]) -> str:
     back = ", ".join(f"{share} {'never' if s is None else f'{s:.1f} s'}" for share, s in row["back_s"].items())
     refused = f", {row['refused']} refusals" if row["refused"] else ""
     return f"{row['total']}: {row['lost']} lost their way, back after {back}{refused}"
+
+
+def in_flight_lines(results: Mapping[str, Any]) -> list[str]:
+    """`24 transactions: 20 completed, 2 refused …`, then a line per kind, client and moment."""
+    found = results.get("in_flight")
+    if not found:
+        return []
+    rows = [f"{r['kind']} {r['when']}, {r['client']} ({r['transport']}) {_caught_text(r)}" for r in found["by_kind"]]
+    after = [f"{r['kind']}, {r['client']}: re-INVITE {r['reinvite']}, BYE {r['bye']}" for r in found["afterwards"]]
+    afterwards = [f"afterwards the standing calls answered: {'; '.join(after)}"] if after else []
+    return [f"{_caught_text(found)}", *rows, *afterwards]
+
+
+def _caught_text(row: Mapping[str, Any]) -> str:
+    parts = [f"{row[name]} {name}" for name in ("completed", "refused", "unanswered", "unfinished") if row[name]]
+    codes = f" (codes {', '.join(f'{n}x {code}' for code, n in row['codes'].items())})" if row["codes"] else ""
+    longest = f", at most {row['longest_s']:.1f} s" if row["longest_s"] is not None else ""
+    orphans = "".join(f"; {n} orphans: the called end {what}" for what, n in row["orphans"].items())
+    return f"{row['total']}: {', '.join(parts) or 'none'}{codes}{longest}{orphans}"
 
 
 def data_lines(results: Mapping[str, Any]) -> list[str]:

@@ -21,6 +21,8 @@ def test_nobody_shares_an_extension(first: int, last: int) -> None:
     groups = [set(callers) | {callee}]
     groups += [set(extensions.of_probes(own, transport)) for transport in TRANSPORTS]
     for kind in KINDS:
+        own_eight = extensions.of_in_flight(own, kind)
+        groups.append(set(range(own_eight, own_eight + 8)))
         begin = extensions.of_held_calls(own, kind)
         groups += [set(range(begin, begin + 2 * extensions.MAX_HELD)), set(extensions.of_clients(own, kind))]
     assert not any(one & other for one, other in combinations(groups, 2))

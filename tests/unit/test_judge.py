@@ -21,7 +21,7 @@ from tests.unit.synthetic import clean, evidence_of, probe_ops
 KEYS = {
     *("schema_version", "scenario", "policy", "policy_sha256", "cloud", "timing", "seed", "started_at", "system"),
     *("verdict", "error", "outage", "outages", "phases", "checks", "calls", "registrations", "sip", "data", "faults"),
-    *("not_run", "deviations", "environment", "noise"),
+    *("not_run", "deviations", "environment", "noise", "in_flight"),
 }
 
 

@@ -1,0 +1,113 @@
+"""Transactions that a failover caught, from planted ops: who is counted, how each ended, and what the checker makes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness.checkers.in_flight import in_flight
+from harness.checkers.types import Evidence
+from harness.history import Op
+from harness.in_flight import caught, figures
+from harness.report.terminal import in_flight_lines
+from tests.unit.synthetic import at, evidence_of, nemesis_ops, op, probe_ops
+
+FAULT_S, BACK_S, END_S = 5.02, 11.6, 60.0
+
+
+def made(
+    name: str, begin: float, end: float | None, result: Any = "ok", *, code: int | None = 200, **more: Any
+) -> list[Op]:
+    kind = name.split("-")[0]
+    value = {"id": name, "kind": kind, "client": "ip_phone", "transport": "udp", **more}
+    ops = [op(begin, "in_flight", "invoke", value, process="in_flight_ip_phone")]
+    if end is not None:
+        ops.append(op(end, "in_flight", result, {"id": name, "code": code}, process="in_flight_ip_phone"))
+    return ops
+
+
+def orphan(name: str, seconds: float) -> Op:
+    value = {"id": name, "believes": "rings for nobody"}
+    return op(seconds, "in_flight_orphan", "ok", value, process="in_flight_ip_phone")
+
+
+def run(*ops: Op, end_s: float = END_S) -> Evidence:
+    clock = probe_ops("options", latency_s=0.004, down=(FAULT_S, BACK_S))
+    return evidence_of([*clock, *nemesis_ops(), *ops], end_ns=at(end_s))
+
+
+def names(evidence: Evidence) -> list[tuple[str, str]]:
+    found = caught(evidence.ops, fault_ns=evidence.first_fault_ns, back_ns=evidence.back_ns)
+    return [(one.id, one.when) for one in found]
+
+
+def test_caught_is_what_straddles_the_fault_or_begins_in_the_outage() -> None:
+    evidence = run(
+        *made("ringing-1", 3.0, 4.9),
+        *made("ringing-2", 4.5, 12.0),
+        *made("hold-1", 7.0, 12.5),
+        *made("hold-2", 20.0, 20.1),
+        *made("cancel-1", 4.0, None),
+    )
+    assert names(evidence) == [
+        ("cancel-1", "at the fault"), ("ringing-2", "at the fault"), ("hold-1", "in the outage"),
+    ]  # fmt: skip
+
+
+def test_each_end_is_counted_by_its_name() -> None:
+    evidence = run(
+        *made("hold-1", 6.0, 12.5),
+        *made("hold-2", 7.0, 12.0, "fail", code=481),
+        *made("hold-3", 8.0, 40.0, "info", code=None),
+        *made("hold-4", 9.0, None),
+    )
+    found = figures(evidence.ops, fault_ns=evidence.first_fault_ns, back_ns=evidence.back_ns)
+    assert found is not None
+    (row,) = found["by_kind"]
+    assert (row["completed"], row["refused"], row["unanswered"], row["unfinished"]) == (1, 1, 1, 1)
+    assert (row["codes"], row["longest_s"]) == ({"200": 1, "481": 1}, 6.5)
+    assert in_flight_lines({"in_flight": found})[0] == (
+        "4: 1 completed, 1 refused, 1 unanswered, 1 unfinished (codes 1x 200, 1x 481), at most 6.5 s"
+    )
+
+
+def test_without_such_a_probe_there_is_nothing_to_tell() -> None:
+    assert figures(run().ops, fault_ns=at(5), back_ns=at(9)) is None
+    assert in_flight_lines({"in_flight": None}) == []
+
+
+@pytest.mark.parametrize(
+    ("ops", "verdict", "why"),
+    [
+        (made("hold-1", 6.0, 12.0), "pass", "1 transactions were caught, all came to an end; 0 left an orphan"),
+        (made("hold-1", 6.0, 38.0, "info", code=None), "pass", "all came to an end"),
+        (made("hold-1", 6.0, 46.0), "fail", "1 of 1 transactions had no end within 34 s: hold (ip_phone)"),
+        (made("hold-1", 6.0, None), "fail", "had no end within 34 s"),
+        (made("hold-1", 20.0, 20.1), "unknown", "the failover caught no transaction"),
+        ([], "unknown", "caught no transaction"),
+    ],
+    ids=["ended", "timer", "too late", "never", "nothing caught", "no probe"],
+)
+def test_the_checker(ops: list[Op], verdict: str, why: str) -> None:
+    result = in_flight().check(run(*ops))
+    assert (result.verdict, why in result.why) == (verdict, True), result.why
+
+
+def test_an_orphan_is_a_failure_unless_so_many_are_expected() -> None:
+    evidence = run(*made("cancel-1", 4.9, 12.0), orphan("cancel-1", 14.0), orphan("ringing-9", 14.0))
+    result = in_flight().check(evidence)
+    assert result.verdict == "fail"
+    assert result.why == "1 of 1 left an orphan: cancel (ip_phone), rings for nobody"
+    assert [evidence.ops[i].f for i in result.evidence] == ["in_flight", "in_flight", "in_flight_orphan"]
+    assert in_flight(max_orphans=1).check(evidence).verdict == "pass"
+
+
+def test_a_run_that_ended_too_soon_decides_nothing() -> None:
+    assert in_flight().check(run(*made("hold-1", 8.0, None), end_s=20.0)).verdict == "unknown"
+
+
+@pytest.mark.parametrize("wrong", [{"within_s": 0}, {"max_orphans": -1}])
+def test_a_limit_that_is_none_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="within_s is above 0"):
+        in_flight(**wrong)
