@@ -1,4 +1,4 @@
-"""Transactions that a failover caught, from planted ops: who is counted, how each ended, and what the checker makes of it."""
+"""Transactions that a failover caught, from planted ops: who is counted, how each ended, what the checker says."""
 
 from __future__ import annotations
 
