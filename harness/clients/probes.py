@@ -78,8 +78,8 @@ class ProbeSpec:
             raise ValueError(f"{self.clock}: no transport {self.transport!r}; there are {', '.join(TRANSPORTS)}")
         if self.transport != "udp":
             raise ValueError(f"{self.clock}: this version measures it on UDP only, not on {self.transport}")
-        if not 0.01 <= self.period_s <= 60:
-            raise ValueError(f"{self.clock}: period_s is 0.01-60 s, not {self.period_s}")
+        if not 0.002 <= self.period_s <= 60:
+            raise ValueError(f"{self.clock}: period_s is 0.002-60 s, not {self.period_s}")
         if not 0 < self.deadline_s <= 32:
             raise ValueError(f"{self.clock}: deadline_s is above 0 and at most 32 s (64*T1), not {self.deadline_s}")
 
