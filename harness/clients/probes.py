@@ -20,8 +20,9 @@ MODULES: dict[ClockName, str] = {
     "register": "harness.clients.register",
     "new_call": "harness.clients.new_call",
 }
-LAST_OWN = 20
-"""So many of the last extensions belong to the probes; the others are for held calls and registered clients."""
+LAST_OWN = 120
+"""So many of the last extensions belong to the probes (20) and to background load; the others are for held calls and
+registered clients."""
 
 
 class CellLike(Protocol):
@@ -203,6 +204,50 @@ class RegisteredClients:
         return [*argv, "--first", str(first), "--process", self.name]
 
 
+@dataclass(frozen=True, kw_only=True)
+class BackgroundCalls:
+    """SIPp sets up `rate_cps` calls a second on UDP, each held for `hold_s`: load, and no judge of anything."""
+
+    rate_cps: float
+    hold_s: float
+    audio: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate_cps <= MAX_CPS:
+            raise ValueError(f"background calls: rate_cps is above 0 and at most {MAX_CPS}, not {self.rate_cps}")
+        if not 0 < self.hold_s <= 3600:
+            raise ValueError(f"background calls: hold_s is above 0 and at most 3600 s, not {self.hold_s}")
+
+    @property
+    def name(self) -> str:
+        return "load"
+
+    @property
+    def timing(self) -> None:
+        return None
+
+    @property
+    def watch_s(self) -> float:
+        return 0.0
+
+    @property
+    def stop_s(self) -> float:
+        return 30.0
+
+    def unmet(self, profile: Any) -> str | None:
+        return not_offered(profile, "udp") or programs.unmet()
+
+    def arguments(self, cell: CellLike) -> list[str]:
+        first = int(cell.profile.extensions.last) - LAST_OWN + 1
+        argv = ["-m", "harness.clients.load", "--to", f"{cell.public_ip}:{port_of(cell.profile, 'udp')}"]
+        argv += ["--domain", cell.profile.sip.domain, "--callers", f"{first}-{first + 49}", "--callee", str(first + 50)]
+        argv += ["--rate-cps", f"{self.rate_cps:g}", "--hold-s", f"{self.hold_s:g}", "--process", self.name]
+        return [*argv, *(["--audio"] if self.audio else [])]
+
+
+MAX_CPS = 5000
+"""Background calls a second at most."""
+
 MAX_HELD = 200
 """Calls of one kind at most: two extensions each."""
 
@@ -233,6 +278,11 @@ def held_calls(*, count: int, kind: str = "ip_phone") -> HeldCalls:
 def registered(*, count: int, kind: str = "ip_phone") -> RegisteredClients:
     """Clients that stay registered: the storm of their coming back."""
     return RegisteredClients(kind=kind, count=count)
+
+
+def background_calls(*, rate_cps: float, hold_s: float = 10.0, audio: bool = False) -> BackgroundCalls:
+    """Calls that SIPp sets up, holds and ends all the time: what else a PBX is busy with."""
+    return BackgroundCalls(rate_cps=rate_cps, hold_s=hold_s, audio=audio)
 
 
 def recording(profile: Any) -> list[str]:
