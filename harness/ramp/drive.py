@@ -58,11 +58,8 @@ def measure(plan: Plan, resolved: Resolved, *, say: Say) -> Measured:
     why = _unmet(plan, resolved)
     if why:
         raise UsageError(f"capacity can't run with PBX {resolved.profile.name}: {why}")
-    say(
-        None,
-        "plan",
-        f"{report.planned(ramps=plan.ramps, during=plan.during, n=plan.n)}; at most about {report.minutes(plan.at_most_s)}",
-    )
+    what = report.planned(ramps=plan.ramps, during=plan.during, n=plan.n)
+    say(None, "plan", f"{what}; at most about {report.minutes(plan.at_most_s)}")
     started = datetime.now(UTC)
     with interrupts() as gate, cell_lock(resolved.request.cell, doing="capacity") as held:
         run_dir = RunDir.create(resolved.request.out, scenario="capacity", seed=resolved.request.seed, started=started)
@@ -164,7 +161,7 @@ class _Work:
         return ramp.knee(self.plan.limits)
 
     def _row(self, name: RampName, during: During) -> dict[str, Any] | None:
-        """One figure of capacity.json: the knees of all its ramps that ended, and every level; None before the first."""
+        """One figure: the knees of its ramps that ended, and every level; None before the first."""
         ramps = [ramp for ramp in self.ramps if (ramp.ramp, ramp.during) == (name, during)]
         limits = self.plan.limits
         knees = [ramp.knee(limits) for ramp in ramps if ramp.ended]

@@ -1,4 +1,4 @@
-"""A capacity run for a person: the plan, a line per level, and half a page of Markdown. Pure: capacity.json in, text out."""
+"""A capacity run for a person: the plan, a line per level, half a page of Markdown. Pure: a document in, text out."""
 
 from __future__ import annotations
 
