@@ -10,7 +10,7 @@ OUT ?= reports/runs
 help:
 	@echo 'make demo    crash the active node of a real three-node cluster and measure the failover'
 	@echo 'make check   lint, types and unit tests (no Docker, under a minute)'
-	@echo 'make test    check, then the tests on real parts'
+	@echo 'make test    check, then the tests on real parts: side by side those that can be, then those that measure'
 	@echo 'make soak    what takes longer: 100 planted blackouts, ten runs in a row, kill -9 ten times'
 	@echo 'make bench   the figures of reports/bench/latest.json'
 	@echo 'make setup   what the others do first: packages, virtual environment, engine, images'
@@ -45,7 +45,8 @@ demo: setup
 test: setup check
 	@$(PY) -m harness.images --localstack --client
 	@$(PY) -m tests.contract -m 'not soak' -q -x
-	@$(PY) -m pytest tests/integration scenarios tests/ground_truth -m 'not soak' -q -x --durations=10
+	@$(PY) -m pytest tests/integration -m 'not soak and not alone' -q -x -n 3 --dist loadfile
+	@$(PY) -m pytest tests/integration scenarios tests/ground_truth -m 'alone and not soak' -q -x --durations=10
 
 soak: setup
 	@$(PY) -m pytest tests/integration scenarios -m soak -q --timeout 3600

@@ -5,30 +5,21 @@ The same calls work against the local region and against AWS; today only the loc
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cached_property
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import boto3
-import botocore.session
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-from botocore.loaders import Loader, create_loader
-
+from harness.cloud_calls import POLL_S, CloudError, calling, clients
+from harness.cloud_commands import CommandResult, run_command
 from harness.command import TimedOut, wait_for
-from harness.errors import InfrastructureError, UsageError
-from harness.topology import REGION_NAME, ZONE
+from harness.errors import UsageError
+from harness.topology import ZONE
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
 
-CONNECT_TIMEOUT_S = 3
-READ_TIMEOUT_S = 30
-POLL_S = 0.05
 INSTANCE_TYPE: Final = "m5.large"
 OPEN_GROUP = "pbx-chaos"
 """Name of the security group of a cell's nodes: what reaches them is the business of scenarios, not of the cell."""
@@ -36,39 +27,8 @@ OPEN_GROUP = "pbx-chaos"
 DEVICE = "/dev/sdf"
 """Where the data volume is attached; the name a guest sees differs (Nitro), agents resolve by volume id."""
 
-_NOBODYS_SETTINGS: Any = {
-    "profile": (None, None, None, None),
-    "config_file": (None, None, os.devnull, None),
-    "credentials_file": (None, None, os.devnull, None),
-}
-"""The AWS profile and files of whoever runs the harness have no say here: a wrong one would stop every call."""
-
-
 UNSEEN_S = 5.0
 """How long what was made a moment ago is looked for. AWS gives no bound ("Eventual consistency")."""
-
-SSM_GRACE_S = 5.0
-"""How much longer than it may run the end of a command is waited for."""
-
-
-class CloudError(InfrastructureError):
-    """An EC2 call that failed; `code` is EC2's own, or the client's when there was no answer."""
-
-    def __init__(self, action: str, code: str, message: str) -> None:
-        super().__init__(f"EC2 {action}: {code}: {message}")
-        self.code = code
-
-
-@cache
-def _models() -> Loader:
-    """botocore's models of the services: reading EC2's takes a tenth of a second and more, once for all clients."""
-    return create_loader()
-
-
-def _botocore() -> botocore.session.Session:
-    session = botocore.session.Session(session_vars=_NOBODYS_SETTINGS)
-    session.register_component("data_loader", _models())
-    return session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,58 +49,38 @@ class ElasticIp:
     public_ip: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class CommandResult:
-    """How a command on a node ended: Success, Failed or TimedOut (SSM's Status), exit code (-1: none), output."""
-
-    status: str
-    code: int
-    stdout: str
-    stderr: str
-
-
 class Cloud:
     """EC2 as the harness uses it. Calls are made once, never retried behind the caller's back."""
 
     def __init__(self, *, endpoint_url: str | None, access_key_id: str, secret_access_key: str) -> None:
         if endpoint_url is None:
             raise UsageError("real AWS is not supported by this version: an endpoint of a local region is needed")
-        config = Config(
-            connect_timeout=CONNECT_TIMEOUT_S,
-            read_timeout=READ_TIMEOUT_S,
-            retries={"total_max_attempts": 1},
-            proxies={},
+        self._client = clients(
+            endpoint_url=endpoint_url, access_key_id=access_key_id, secret_access_key=secret_access_key
         )
-        session = boto3.session.Session(
-            aws_access_key_id=access_key_id,
-            aws_secret_access_key=secret_access_key,
-            region_name=REGION_NAME,
-            botocore_session=_botocore(),
-        )
-        self._ec2: EC2Client = session.client("ec2", endpoint_url=endpoint_url, config=config)
-        self._make_ssm = partial(cast(Any, session).client, "ssm", endpoint_url=endpoint_url, config=config)
+        self._ec2: EC2Client = self._client("ec2")
 
     @cached_property
     def _ssm(self) -> Any:
         """Made when it is first needed: few processes send commands."""
-        return self._make_ssm()
+        return self._client("ssm")
 
     def create_network(self, subnet: IPv4Network) -> str:
         """A VPC with one subnet that fills it, and a group that lets everything pass; returns the subnet's id."""
-        with _calling("CreateVpc"):
+        with calling("CreateVpc"):
             vpc_id = self._ec2.create_vpc(CidrBlock=str(subnet))["Vpc"]["VpcId"]
-        with _calling("CreateSubnet"):
+        with calling("CreateSubnet"):
             made = self._ec2.create_subnet(VpcId=vpc_id, CidrBlock=str(subnet), AvailabilityZone=ZONE)
-        with _calling("CreateSecurityGroup"):
+        with calling("CreateSecurityGroup"):
             group = self._ec2.create_security_group(GroupName=OPEN_GROUP, Description="everything", VpcId=vpc_id)
-        with _calling("AuthorizeSecurityGroupIngress"):
+        with calling("AuthorizeSecurityGroupIngress"):
             everything: Any = [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
             self._ec2.authorize_security_group_ingress(GroupId=group["GroupId"], IpPermissions=everything)
         return made["Subnet"]["SubnetId"]
 
     def image_id(self, name: str) -> str:
         """The AMI of this name."""
-        with _calling("DescribeImages"):
+        with calling("DescribeImages"):
             found = self._ec2.describe_images(Filters=[{"Name": "name", "Values": [name]}])["Images"]
         if not found:
             raise CloudError("DescribeImages", "InvalidAMIID.NotFound", f"no image is named {name!r}")
@@ -164,7 +104,7 @@ class Cloud:
         image_id, group_ids = self.image_id(image), self._open_group(subnet_id)
         ids: dict[str, str] = {}
         for name, private_ip in private_ips.items():
-            with _calling("RunInstances"):
+            with calling("RunInstances"):
                 made = self._ec2.run_instances(
                     ImageId=image_id,
                     InstanceType=INSTANCE_TYPE,
@@ -181,7 +121,7 @@ class Cloud:
     def launch_like(self, instance_id: str, *, name: str, private_ip: str, timeout_s: float) -> str:
         """Launch one more instance of the kind of `instance_id` (image, type, subnet, groups); its id when it runs."""
         like = self._instance(instance_id)
-        with _calling("RunInstances"):
+        with calling("RunInstances"):
             made = self._ec2.run_instances(
                 ImageId=like["ImageId"],
                 InstanceType=like["InstanceType"],
@@ -202,7 +142,7 @@ class Cloud:
 
     def stop(self, instance_id: str, *, power_off: bool) -> None:
         """Stop an instance: with `power_off` at once (SkipOsShutdown), otherwise the guest is shut down first."""
-        with _calling("StopInstances"):
+        with calling("StopInstances"):
             if power_off:
                 self._ec2.stop_instances(InstanceIds=[instance_id], Force=True, SkipOsShutdown=True)
             else:
@@ -246,7 +186,7 @@ class Cloud:
 
     def terminate(self, instance_id: str, *, power_off: bool = False, timeout_s: float = 60) -> None:
         """Terminate and wait until it is gone, without a shutdown of the guest if `power_off`. Idempotent."""
-        with _calling("TerminateInstances"):
+        with calling("TerminateInstances"):
             if power_off:
                 self._ec2.terminate_instances(InstanceIds=[instance_id], Force=True, SkipOsShutdown=True)
             else:
@@ -255,7 +195,7 @@ class Cloud:
 
     def create_volume(self, *, size_gib: int, timeout_s: float = 30) -> str:
         """A new volume, `available`."""
-        with _calling("CreateVolume"):
+        with calling("CreateVolume"):
             made = self._ec2.create_volume(AvailabilityZone=ZONE, Size=size_gib, VolumeType="io2", Iops=1000)
         volume_id = made["VolumeId"]
         self._wait_volume(volume_id, "available", lambda place, status: status == "available", timeout_s)
@@ -263,7 +203,7 @@ class Cloud:
 
     def attach(self, volume_id: str, instance_id: str, *, device: str = DEVICE, timeout_s: float = 30) -> None:
         """Attach and wait for `attached`."""
-        with _calling("AttachVolume"):
+        with calling("AttachVolume"):
             self._ec2.attach_volume(VolumeId=volume_id, InstanceId=instance_id, Device=device)
         self._wait_volume(
             volume_id, "attached", lambda place, _: place is not None and place.state == "attached", timeout_s
@@ -271,19 +211,19 @@ class Cloud:
 
     def detach(self, volume_id: str, *, force: bool = False, timeout_s: float = 30) -> None:
         """Detach and wait until the volume is `available`."""
-        with _calling("DetachVolume"):
+        with calling("DetachVolume"):
             self._ec2.detach_volume(VolumeId=volume_id, Force=force)
         self._wait_volume(volume_id, "available", lambda place, _: place is None, timeout_s)
 
     def grow(self, volume_id: str, *, size_gib: int, timeout_s: float = 60) -> None:
         """Make the volume larger, in use or not; returns when its guests have the new size (`optimizing`)."""
-        with _calling("ModifyVolume"):
+        with calling("ModifyVolume"):
             self._ec2.modify_volume(VolumeId=volume_id, Size=size_gib)
         seen = "nothing"
 
         def usable() -> bool:
             nonlocal seen
-            with _calling("DescribeVolumesModifications"):
+            with calling("DescribeVolumesModifications"):
                 found = self._ec2.describe_volumes_modifications(VolumeIds=[volume_id])["VolumesModifications"]
             seen = str(found[0].get("ModificationState")) if found else "nothing"
             if seen == "failed":
@@ -294,7 +234,7 @@ class Cloud:
 
     def volume_status(self, volume_id: str) -> str:
         """ok, impaired or insufficient-data."""
-        with _calling("DescribeVolumeStatus"):
+        with calling("DescribeVolumeStatus"):
             found = self._ec2.describe_volume_status(VolumeIds=[volume_id])["VolumeStatuses"]
         return str(found[0]["VolumeStatus"]["Status"])
 
@@ -303,12 +243,12 @@ class Cloud:
         return self._volume(volume_id)[0]
 
     def delete_volume(self, volume_id: str) -> None:
-        with _calling("DeleteVolume"):
+        with calling("DeleteVolume"):
             self._ec2.delete_volume(VolumeId=volume_id)
 
     def allocate_address(self) -> ElasticIp:
         """A new Elastic IP, once Describe calls show it."""
-        with _calling("AllocateAddress"):
+        with calling("AllocateAddress"):
             made = self._ec2.allocate_address(Domain="vpc")
         wait_for(f"{made['PublicIp']}", lambda: self._is_seen(made["AllocationId"]), timeout_s=30, every_s=POLL_S)
         return ElasticIp(allocation_id=made["AllocationId"], public_ip=made["PublicIp"])
@@ -319,14 +259,14 @@ class Cloud:
 
     def associate(self, allocation_id: str, instance_id: str) -> None:
         """Give the Elastic IP to an instance, whoever has it now."""
-        with _calling("AssociateAddress"):
+        with calling("AssociateAddress"):
             self._ec2.associate_address(AllocationId=allocation_id, InstanceId=instance_id, AllowReassociation=True)
 
     def disassociate(self, allocation_id: str) -> None:
         """Take the Elastic IP from whoever has it. Idempotent."""
         association_id = self._address(allocation_id).get("AssociationId")
         if association_id:
-            with _calling("DisassociateAddress"):
+            with calling("DisassociateAddress"):
                 self._ec2.disassociate_address(AssociationId=association_id)
 
     def run_command(self, instance_id: str, commands: Sequence[str], *, timeout_s: int) -> CommandResult:
@@ -334,43 +274,7 @@ class Cloud:
 
         A node that is off or can't be reached does not get it; then this waits in vain.
         """
-        with _calling("SendCommand"):
-            sent = self._ssm.send_command(
-                DocumentName="AWS-RunShellScript",
-                InstanceIds=[instance_id],
-                TimeoutSeconds=max(30, timeout_s),
-                Parameters={"commands": list(commands), "executionTimeout": [str(timeout_s)]},
-            )
-        seen = "nothing"
-
-        def ended() -> CommandResult | None:
-            nonlocal seen
-            try:
-                with _calling("GetCommandInvocation"):
-                    found = self._ssm.get_command_invocation(
-                        CommandId=sent["Command"]["CommandId"], InstanceId=instance_id
-                    )
-            except CloudError as error:
-                if error.code != "InvocationDoesNotExist":  # as it may be said for a moment
-                    raise
-                return None
-            seen = found["Status"]
-            if seen in ("Pending", "InProgress", "Delayed", "Cancelling"):
-                return None
-            return CommandResult(
-                status=seen,
-                code=found["ResponseCode"],
-                stdout=found["StandardOutputContent"],
-                stderr=found["StandardErrorContent"],
-            )
-
-        return wait_for(
-            f"the end of a command on {instance_id}",
-            ended,
-            timeout_s=timeout_s + SSM_GRACE_S,
-            every_s=POLL_S,
-            last_seen=lambda: seen,
-        )
+        return run_command(self._ssm, instance_id, commands, timeout_s=timeout_s)
 
     def _wait_running(self, instance_id: str, name: str, timeout_s: float) -> None:
         state = self.wait_state(instance_id, "running", "shutting-down", "terminated", timeout_s=timeout_s)
@@ -381,25 +285,25 @@ class Cloud:
     def _start(self, instance_id: str) -> None:
         """Start it, unless somebody else's call came in between: then its state has changed, and is looked at again."""
         try:
-            with _calling("StartInstances"):
+            with calling("StartInstances"):
                 self._ec2.start_instances(InstanceIds=[instance_id])
         except CloudError as error:
             if error.code != "IncorrectInstanceState":
                 raise
 
     def _instance(self, instance_id: str) -> Mapping[str, Any]:
-        with _calling("DescribeInstances"):
+        with calling("DescribeInstances"):
             answer = self._ec2.describe_instances(InstanceIds=[instance_id])
         return cast("Mapping[str, Any]", answer["Reservations"][0]["Instances"][0])
 
     def _open_group(self, subnet_id: str) -> list[str]:
         """The id of the group that lets everything pass in this subnet's VPC, if it has one."""
-        with _calling("DescribeSubnets"):
+        with calling("DescribeSubnets"):
             vpc_id = self._ec2.describe_subnets(SubnetIds=[subnet_id])["Subnets"][0]["VpcId"]
         filters: Any = [{"Name": "vpc-id", "Values": [vpc_id]}, {"Name": "group-name", "Values": [OPEN_GROUP]}]
 
         def seen() -> list[str]:
-            with _calling("DescribeSecurityGroups"):
+            with calling("DescribeSecurityGroups"):
                 found = self._ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
             return [group["GroupId"] for group in found]
 
@@ -424,7 +328,7 @@ class Cloud:
         wait_for(f"{volume_id} {what}", reached, timeout_s=timeout_s, every_s=POLL_S, last_seen=lambda: str(seen))
 
     def _volume(self, volume_id: str) -> tuple[VolumeAttachment | None, str]:
-        with _calling("DescribeVolumes"):
+        with calling("DescribeVolumes"):
             volume = self._ec2.describe_volumes(VolumeIds=[volume_id])["Volumes"][0]
         for row in volume.get("Attachments", []):
             place = VolumeAttachment(instance_id=row["InstanceId"], device=row["Device"], state=row["State"])
@@ -442,7 +346,7 @@ class Cloud:
         return True
 
     def _address(self, allocation_id: str) -> Mapping[str, Any]:
-        with _calling("DescribeAddresses"):
+        with calling("DescribeAddresses"):
             found = self._ec2.describe_addresses(AllocationIds=[allocation_id])["Addresses"]
         return cast("Mapping[str, Any]", found[0])
 
@@ -454,15 +358,3 @@ def _place(subnet_id: str, private_ip: str, group_ids: list[str], *, own_public_
         return {**where, "SecurityGroupIds": group_ids} if group_ids else dict(where)
     groups = {"Groups": group_ids} if group_ids else {}
     return {"NetworkInterfaces": [{"DeviceIndex": 0, "AssociatePublicIpAddress": True, **where, **groups}]}
-
-
-@contextmanager
-def _calling(action: str) -> Iterator[None]:
-    """Turn botocore's errors into ours."""
-    try:
-        yield
-    except ClientError as error:
-        detail = error.response["Error"]
-        raise CloudError(action, detail.get("Code", "?"), detail.get("Message", "")) from error
-    except BotoCoreError as error:
-        raise CloudError(action, type(error).__name__, str(error)) from error

@@ -20,7 +20,10 @@ QUANTILES = (0.5, 0.9, 0.99, 1.0)
 
 
 @dataclass(kw_only=True)
-class _Client:
+class Coming:
+    """One client: whether it was registered before the fault, when it first lost its flow or a refresh, when it was
+    registered again for good, and how often it was refused."""
+
     kind: str
     transport: str
     registered_before: bool = False
@@ -31,21 +34,27 @@ class _Client:
 
 @dataclass(kw_only=True)
 class _Storm:
-    clients: dict[str, _Client] = field(default_factory=dict)
+    clients: dict[str, Coming] = field(default_factory=dict)
     registers: Counter[int] = field(default_factory=Counter)
     handshakes: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def before(self) -> list[Coming]:
+        return [client for client in self.clients.values() if client.registered_before]
+
+
+def comings(ops: Iterable[Op], *, fault_ns: int) -> list[Coming]:
+    """Every client that was registered when the fault struck."""
+    return _storm(ops, fault_ns).before
 
 
 def figures(ops: Iterable[Op], *, fault_ns: int) -> dict[str, Any] | None:
     """Totals and a row per kind and transport; None when no population was registered. Seconds count from the fault."""
-    storm = _Storm()
-    for op in ops:
-        if op.f == "client":
-            _take(storm, op, fault_ns)
-    before = [client for client in storm.clients.values() if client.registered_before]
+    storm = _storm(ops, fault_ns)
+    before = storm.before
     if not before:
         return None
-    groups: dict[tuple[str, str], list[_Client]] = {}
+    groups: dict[tuple[str, str], list[Coming]] = {}
     for client in before:
         groups.setdefault((client.kind, client.transport), []).append(client)
     return {
@@ -59,9 +68,17 @@ def figures(ops: Iterable[Op], *, fault_ns: int) -> dict[str, Any] | None:
     }
 
 
+def _storm(ops: Iterable[Op], fault_ns: int) -> _Storm:
+    storm = _Storm()
+    for op in ops:
+        if op.f == "client":
+            _take(storm, op, fault_ns)
+    return storm
+
+
 def _take(storm: _Storm, op: Op, fault_ns: int) -> None:
     value = op.value
-    client = storm.clients.setdefault(value["client"], _Client(kind=value["kind"], transport=value["transport"]))
+    client = storm.clients.setdefault(value["client"], Coming(kind=value["kind"], transport=value["transport"]))
     event = value["event"]
     if op.time_ns < fault_ns:
         client.registered_before = event == "registered" or (client.registered_before and event == "flow_up")
@@ -79,7 +96,7 @@ def _take(storm: _Storm, op: Op, fault_ns: int) -> None:
         storm.handshakes[second] += client.transport in ("tls", "wss")
 
 
-def _row(clients: Sequence[_Client], fault_ns: int) -> dict[str, Any]:
+def _row(clients: Sequence[Coming], fault_ns: int) -> dict[str, Any]:
     lost = [client for client in clients if client.lost_ns is not None]
     back = sorted((c.back_ns - fault_ns) / NS_PER_S for c in lost if c.back_ns is not None)
     return {

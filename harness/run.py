@@ -18,7 +18,7 @@ from typing import Any
 from harness import collect, evidence
 from harness.catalogue import always_on
 from harness.cell.cell import Cell
-from harness.checkers.settled import unsettled
+from harness.checkers.settled import nodes_hit, unsettled
 from harness.clock import NS_PER_S, WallOffset, now_ns
 from harness.command import TimedOut, wait_for
 from harness.errors import Aborted, HarnessError, InfrastructureError, Interrupted
@@ -70,6 +70,7 @@ class Run:
     _asked_ns: int = 0
     _wall_ns: dict[str, int] = field(default_factory=dict)
     _unrest: list[str] = field(default_factory=lambda: ["cluster not asked yet"])
+    _targets: list[str] = field(default_factory=list)
 
     def execute(self) -> Outcome:
         """Play the scenario; always returns, with everything that was observed saved and judged."""
@@ -99,6 +100,8 @@ class Run:
             error = InfrastructureError("; ".join(blind))
         self._collect()
         results = conclude(self.run_dir, self.scenario, meta=self.meta, error=error)
+        if self._targets:
+            self._forget_failures()
         return Outcome(run_dir=self.run_dir, results=results, error=error)
 
     def _warm_up(self, observers: Observers) -> None:
@@ -148,13 +151,15 @@ class Run:
     def _recover(self, observers: Observers) -> None:
         """Wait until every clock has been fine again for a warm-up and the cluster is at rest; bounded, not judged.
 
-        Held calls are not waited for: some never come back. They are watched for as long as their kind wants.
+        So are registered clients. Held calls are not waited for: they are watched for as long as their kind wants.
         """
         for_s = max(self.scenario.warmup_s, self.scenario.watch_s)
+        watched = {**self._clocks, **self._held}
+        awaited = [watched[probe.name] for probe in self.scenario.probes if probe.returns]
         try:
             wait_for(
                 "recovery",
-                lambda: self._is_steady(observers, list(self._clocks.values()), for_s=for_s),
+                lambda: self._is_steady(observers, awaited, for_s=for_s),
                 timeout_s=self.scenario.recover_s + self.scenario.watch_s,
                 every_s=0.1,
             )
@@ -180,7 +185,8 @@ class Run:
             state = collect.as_plain(self.cell.cluster())
         except InfrastructureError as error:
             return [str(error)]
-        return unsettled(state, [node.name for node in self.cell.nodes])
+        nodes = [node.name for node in self.cell.nodes]
+        return unsettled(state, nodes, hit=nodes_hit(self._targets, nodes))
 
     def _heal(self) -> None:
         """Stop the nemesis, which heals what it holds, then heal whatever the journal still shows open."""
@@ -213,6 +219,13 @@ class Run:
             except Exception as error:
                 self.say(None, "collect", f"no {what}: {error}")
 
+    def _forget_failures(self) -> None:
+        """What failed for the faults of this run is no news for the next one on the same cell; it is in the records."""
+        try:
+            self.cell.forget_failures()
+        except HarnessError as error:
+            self.say(None, "cell", f"its failures could not be forgotten: {error}")
+
     def _node_logs(self, offset: WallOffset) -> None:
         unread = collect.node_logs(self.cell, self.run_dir, offset)
         self.run_dir.write_json("unread.json", unread)
@@ -228,6 +241,8 @@ class Run:
 
     def _tell(self) -> None:
         for op in self._follower.new():
+            if op.f == "fault" and op.type == "ok":
+                self._targets.append(str(op.value["target"]))
             for time_ns, kind, text in self._narrator.tell(op):
                 if self.steady_ns is not None or kind == "FAULT":
                     self.say(self._at(time_ns), kind, text)

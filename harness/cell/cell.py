@@ -47,6 +47,7 @@ FORM_TIMEOUT_S = 90.0
 
 RUNNING_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 30.0
+CLEANUP_TIMEOUT_S = 20.0
 
 OWNING_ROLES = ("volume", "filesystem", "pbx", "address")
 """A node that runs the resources of all these roles is the active one."""
@@ -77,6 +78,11 @@ class Cell:
     def cluster(self) -> ClusterState:
         """What the cluster says of itself, from a node that has quorum; `InfrastructureError` when no node answers."""
         return boot.query_cluster(self.nodes, owned=self.owned)
+
+    def forget_failures(self) -> None:
+        """Let the cluster forget which actions failed, as an operator does after an incident. Idempotent."""
+        if self.cluster().failed_actions:
+            boot.spokesman(self.nodes).run(["crm_resource", "--cleanup"], timeout_s=CLEANUP_TIMEOUT_S)
 
     def cib(self) -> str:
         """The cluster's configuration and status as XML, from a node that has quorum where there is one."""

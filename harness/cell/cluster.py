@@ -152,6 +152,11 @@ def _failures(root: Element) -> Iterator[str]:
         yield f"{operation} on {failure.get('node')}: {why}"
 
 
+def node_of_failure(action: str) -> str:
+    """Where an action of `ClusterState.failed_actions` failed."""
+    return action.partition(" on ")[2].partition(":")[0]
+
+
 def _refusals(root: Element) -> Iterator[tuple[str, str, str]]:
     for node in root.findall("./node_history/node"):
         for history in node.findall("./resource_history"):

@@ -27,6 +27,7 @@ COMMANDS = ("init", "start", "stop", "check")
 
 SHIPPED_AGENT = "ocf:pbxha:pbx"
 Port = Annotated[int, Field(gt=0, lt=65536)]
+ProcessName = Annotated[str, Field(min_length=1, max_length=15, pattern=r"^\S+$")]
 _STRICT = ConfigDict(extra="forbid")
 
 
@@ -139,7 +140,8 @@ class Data:
 class Profile:
     """The whole file, and the folder it lies in. `params` are the agent's instance parameters, facts in braces.
 
-    `main_process` is the name (/proc/PID/comm) of the process that makes a node the active PBX while it lives.
+    `main_process` is the name (/proc/PID/comm) of the process that makes a node the active PBX while it lives;
+    `processes` names those of its parts (database, media, …), so that each can be injured.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -148,7 +150,8 @@ class Profile:
     summary: str
     agent: Annotated[str, Field(pattern=r"^ocf:[a-z0-9-]+:[A-Za-z0-9_-]+$")] = SHIPPED_AGENT
     data_dir: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]+$")] = "/srv/pbx"
-    main_process: Annotated[str, Field(min_length=1, max_length=15)]
+    main_process: ProcessName
+    processes: dict[str, tuple[ProcessName, ...]] = field(default_factory=dict)
     params: dict[str, Scalar] = field(default_factory=dict)
     sip: Sip
     media: Media | None = None

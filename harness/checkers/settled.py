@@ -5,10 +5,11 @@ Judges what `crm_mon` said before the first fault and after recovery; a fencing 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.cell.cluster import node_of_failure
 from harness.checkers.types import Evidence
 from harness.results import CheckResult
 
@@ -30,13 +31,15 @@ class Settled:
             return CheckResult(name=self.name, verdict="unknown", why=f"not at rest before: {'; '.join(wrong)}")
         if after is None:
             return CheckResult(name=self.name, verdict="unknown", why="no cluster state from after the fault")
-        wrong = unsettled(after, evidence.expected_nodes)
+        hit = nodes_hit(
+            (fault.target for fault in evidence.faults if fault.landed_ns is not None), evidence.expected_nodes
+        )
+        wrong = unsettled(after, evidence.expected_nodes, hit=hit)
         if wrong:
             return CheckResult(name=self.name, verdict="fail", why=f"after: {'; '.join(wrong)}")
         fenced = [str(entry["target"]) for entry in after["fencing"] if entry not in before["fencing"]]
-        hit = {fault.target for fault in evidence.faults if fault.landed_ns is not None}
         unexplained = sorted(set(fenced) - hit)
-        metrics = {"fenced": fenced}
+        metrics = {"fenced": fenced, "failed_and_recovered": after["failed_actions"]}
         again = fenced_after_return(evidence)
         if again:
             why = f"fenced again after it had been healed and was back: {', '.join(again)}"
@@ -69,8 +72,22 @@ def fenced_after_return(evidence: Evidence) -> list[str]:
     return sorted(found)
 
 
-def unsettled(state: Mapping[str, Any], expected_nodes: Sequence[str]) -> list[str]:
-    """What keeps this cluster state from being at rest, in words; empty when nothing does."""
+def nodes_hit(targets: Iterable[str | None], nodes: Sequence[str]) -> set[str]:
+    """The nodes that faults hit: those they were aimed at; all of them by one that was aimed at none (the volume, the
+    API, the cluster as a whole)."""
+    found: set[str] = set()
+    for target in targets:
+        named = set(str(target).split(", ")) & set(nodes)
+        found |= named or set(nodes)
+    return found
+
+
+def unsettled(state: Mapping[str, Any], expected_nodes: Sequence[str], *, hit: Collection[str] = ()) -> list[str]:
+    """What keeps this cluster state from being at rest, in words; empty when nothing does.
+
+    What failed on a node that a fault `hit` and runs again is what the fault was for: Pacemaker shows it until its
+    failure-timeout is over. It is unrest on any other node.
+    """
     wrong = []
     offline = sorted(set(expected_nodes) - set(state["online"]))
     if offline:
@@ -88,8 +105,9 @@ def unsettled(state: Mapping[str, Any], expected_nodes: Sequence[str]) -> list[s
     blocked = [r["id"] for r in state["resources"] if r.get("blocked")]
     if blocked:
         wrong.append(f"blocked: {', '.join(blocked)}")
-    if state["failed_actions"]:
-        wrong.append(f"failed: {', '.join(state['failed_actions'])}")
+    failed = [action for action in state["failed_actions"] if node_of_failure(action) not in hit]
+    if failed:
+        wrong.append(f"failed: {', '.join(failed)}")
     pending = sorted({str(entry["target"]) for entry in state["fencing"] if entry.get("status") == "pending"})
     if pending:
         wrong.append(f"fencing still pending: {', '.join(pending)}")

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from harness.clients import programs
-from harness.clients.kinds import KINDS, kind
+from harness.clients import extensions, programs
+from harness.clients.extensions import MAX_HELD
+from harness.clients.kinds import kind
 from harness.results import TRANSPORTS, TransportName, clock_id
 
 ClockName = Literal["options", "register", "new_call"]
@@ -20,9 +21,11 @@ MODULES: dict[ClockName, str] = {
     "register": "harness.clients.register",
     "new_call": "harness.clients.new_call",
 }
-LAST_OWN = 120
-"""So many of the last extensions belong to the probes (20) and to background load; the others are for held calls and
-registered clients."""
+MAX_CLIENTS = 10_000
+"""Registered clients of one kind at most, in one process."""
+
+MAX_CPS = 5000
+"""Background calls a second at most."""
 
 
 class CellLike(Protocol):
@@ -41,8 +44,8 @@ class CellLike(Protocol):
 class Spec(Protocol):
     """Anything in `Scenario.probes`. `name` is unique in a scenario: the process, its history part, its log.
 
-    `timing` makes it a reachability clock. `watch_s` is how long it wants to watch after everything is well again,
-    `stop_s` how long its process may take to end.
+    `timing` makes it a reachability clock. `returns`: it is well again once the system is, and is waited for. `watch_s`
+    is how long it wants to watch after everything is well again, `stop_s` how long its process may take to end.
     """
 
     @property
@@ -50,6 +53,9 @@ class Spec(Protocol):
 
     @property
     def timing(self) -> dict[str, float] | None: ...
+
+    @property
+    def returns(self) -> bool: ...
 
     @property
     def watch_s(self) -> float: ...
@@ -93,6 +99,10 @@ class ProbeSpec:
         return {"period_s": self.period_s, "deadline_s": self.deadline_s}
 
     @property
+    def returns(self) -> bool:
+        return True
+
+    @property
     def watch_s(self) -> float:
         return 0.0
 
@@ -104,18 +114,18 @@ class ProbeSpec:
         return not_offered(profile, self.transport)
 
     def arguments(self, cell: CellLike) -> list[str]:
-        """How Python is called for this probe. It uses some of the last extensions, one pair per transport."""
+        """How Python is called for this probe."""
         sip = cell.profile.sip
         argv = ["-m", MODULES[self.clock], "--to", f"{cell.public_ip}:{port_of(cell.profile, self.transport)}"]
         argv += ["--domain", sip.domain, "--period-s", str(self.period_s), "--deadline-s", str(self.deadline_s)]
         argv += ["--process", self.name]
         if self.transport != "udp":
             argv += ["--transport", self.transport]
-        last = int(cell.profile.extensions.last) - 3 * TRANSPORTS.index(self.transport)
+        caller, callee, user = extensions.of_probes(cell.profile.extensions, self.transport)
         if self.clock == "new_call":
-            argv += ["--caller", str(last - 1), "--callee", str(last), *recording(cell.profile)]
+            argv += ["--caller", str(caller), "--callee", str(callee), *recording(cell.profile)]
         elif self.clock == "register":
-            argv += ["--user", str(last - 2)]
+            argv += ["--user", str(user)]
         return argv
 
 
@@ -140,6 +150,11 @@ class HeldCalls:
         return None
 
     @property
+    def returns(self) -> bool:
+        """Some calls never come back."""
+        return False
+
+    @property
     def watch_s(self) -> float:
         return kind(self.kind).watch_s
 
@@ -155,7 +170,7 @@ class HeldCalls:
         own = kind(self.kind)
         argv = ["-m", own.module, "--to", f"{cell.public_ip}:{port_of(cell.profile, own.transport)}"]
         argv += ["--domain", cell.profile.sip.domain, "--kind", self.kind, "--count", str(self.count)]
-        first = int(cell.profile.extensions.first) + 2 * MAX_HELD * list(KINDS).index(self.kind)
+        first = extensions.of_held_calls(cell.profile.extensions, self.kind)
         argv += ["--first", str(first), "--process", self.name, "--cell", cell.topology.cell]
         return [*argv, *(recording(cell.profile) if own.module == kind("ip_phone").module else [])]
 
@@ -181,6 +196,10 @@ class RegisteredClients:
         return None
 
     @property
+    def returns(self) -> bool:
+        return True
+
+    @property
     def watch_s(self) -> float:
         return 0.0
 
@@ -189,18 +208,16 @@ class RegisteredClients:
         return 15.0
 
     def unmet(self, profile: Any) -> str | None:
-        at = list(KINDS).index(self.kind)
-        needed = int(profile.extensions.first) + 2 * MAX_HELD * len(KINDS) + MAX_CLIENTS * at + self.count
-        if needed > int(profile.extensions.last) - LAST_OWN:
-            return f"the PBX has no extension {needed}"
+        room = len(extensions.of_clients(profile.extensions, self.kind))
+        if self.count > room:
+            return f"PBX {profile.name} has extensions for {room} registered clients of a kind"
         return not_offered(profile, kind(self.kind).transport)
 
     def arguments(self, cell: CellLike) -> list[str]:
         argv = ["-m", "harness.clients.population", "--to"]
         argv += [f"{cell.public_ip}:{port_of(cell.profile, kind(self.kind).transport)}"]
         argv += ["--domain", cell.profile.sip.domain, "--kind", self.kind, "--count", str(self.count)]
-        at = list(KINDS).index(self.kind)
-        first = int(cell.profile.extensions.first) + 2 * MAX_HELD * len(KINDS) + MAX_CLIENTS * at
+        first = extensions.of_clients(cell.profile.extensions, self.kind).start
         return [*argv, "--first", str(first), "--process", self.name]
 
 
@@ -227,6 +244,10 @@ class BackgroundCalls:
         return None
 
     @property
+    def returns(self) -> bool:
+        return False
+
+    @property
     def watch_s(self) -> float:
         return 0.0
 
@@ -238,21 +259,18 @@ class BackgroundCalls:
         return not_offered(profile, "udp") or programs.unmet()
 
     def arguments(self, cell: CellLike) -> list[str]:
-        first = int(cell.profile.extensions.last) - LAST_OWN + 1
+        callers, callee = extensions.of_load(cell.profile.extensions)
         argv = ["-m", "harness.clients.load", "--to", f"{cell.public_ip}:{port_of(cell.profile, 'udp')}"]
-        argv += ["--domain", cell.profile.sip.domain, "--callers", f"{first}-{first + 49}", "--callee", str(first + 50)]
+        argv += [
+            "--domain",
+            cell.profile.sip.domain,
+            "--callers",
+            f"{callers[0]}-{callers[-1]}",
+            "--callee",
+            str(callee),
+        ]
         argv += ["--rate-cps", f"{self.rate_cps:g}", "--hold-s", f"{self.hold_s:g}", "--process", self.name]
         return [*argv, *(["--audio"] if self.audio else [])]
-
-
-MAX_CPS = 5000
-"""Background calls a second at most."""
-
-MAX_HELD = 200
-"""Calls of one kind at most: two extensions each."""
-
-MAX_CLIENTS = 1700
-"""Registered clients of one kind at most, an extension each."""
 
 
 def sip_options(*, period_s: float = 0.05, deadline_s: float = 0.5, transport: TransportName = "udp") -> ProbeSpec:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.clock import now_ns
 from harness.command import wait_for
+from harness.faults.on_node import OnNode
 from harness.faults.targets import ROLES, resolve
 from harness.faults.types import Landed
 from harness.region.api_faults import Kind, Rule
@@ -96,10 +97,9 @@ class ApiFault:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MetadataFault:
+class MetadataFault(OnNode):
     """Instance metadata of one node fails: `refused`, `silent` (taken, never answered) or `throttled` (503)."""
 
-    target: str
     mode: str = "refused"
 
     def __post_init__(self) -> None:
@@ -109,16 +109,6 @@ class MetadataFault:
     @property
     def name(self) -> str:
         return f"metadata {self.mode} on {self.target}"
-
-    def resolved(self, cell: Cell) -> MetadataFault:
-        if self.target not in ROLES:
-            return self
-        state = cell.cluster()
-        nodes = [n.name for n in cell.nodes]
-        return replace(self, target=resolve(self.target, nodes=nodes, active=state.active, dc=state.dc))
-
-    def unmet(self, cell: Cell) -> str | None:
-        return None
 
     @contextmanager
     def inject(self, cell: Cell) -> Iterator[Landed]:

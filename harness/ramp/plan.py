@@ -14,15 +14,8 @@ from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
 from harness.capacity import Limits
-from harness.clients.probes import (
-    MAX_CLIENTS,
-    MAX_HELD,
-    Spec,
-    background_calls,
-    held_calls,
-    new_calls,
-    registered,
-)
+from harness.clients.extensions import MAX_HELD
+from harness.clients.probes import MAX_CPS, Spec, background_calls, held_calls, new_calls, registered
 from harness.errors import UsageError
 
 T = TypeVar("T", bound=str)
@@ -47,14 +40,17 @@ HOLD_S = 1.0
 """How long each call of the calls/s ramp is up: long enough to be one, short enough that they do not add up."""
 
 CALL_KINDS = ("ip_phone", "desktop")
-CLIENT_KINDS = ("desktop", "mobile", "ip_phone")
+CLIENT_KINDS = ("desktop", "mobile", "webrtc", "ip_phone")
 """Whose calls and registrations a ramp adds, in turn when the extensions of one kind are used up. Desktops first: over
 TLS they notice a failover, and come back all at once."""
 
+CLIENTS_OF_A_KIND = 1300
+"""A PBX with the stand-in's extensions has so many for the registered clients of each kind."""
+
 MOST: Mapping[RampName, float] = {
-    "calls_per_s": 5000,
+    "calls_per_s": MAX_CPS,
     "calls": MAX_HELD * len(CALL_KINDS),
-    "registrations": MAX_CLIENTS * len(CLIENT_KINDS),
+    "registrations": CLIENTS_OF_A_KIND * len(CLIENT_KINDS),
 }
 
 BESIDE = 5
@@ -109,7 +105,7 @@ def load_of(ramp: RampName, load: float) -> list[Spec]:
         return [background_calls(rate_cps=load, hold_s=HOLD_S)]
     if ramp == "calls":
         return [held_calls(count=count, kind=kind) for kind, count in _shared(load, CALL_KINDS, MAX_HELD)]
-    return [registered(count=count, kind=kind) for kind, count in _shared(load, CLIENT_KINDS, MAX_CLIENTS)]
+    return [registered(count=count, kind=kind) for kind, count in _shared(load, CLIENT_KINDS, CLIENTS_OF_A_KIND)]
 
 
 def clocks_of(ramp: RampName) -> list[Spec]:

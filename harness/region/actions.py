@@ -2,7 +2,7 @@
 
 A module of this package called `ec2_…` exports ACTIONS (by the action's name); `ssm` and `sts` do for their services.
 What a call made is found again by its client token with their MADE. What the harness can set beyond the API is in the
-CONTROLS and SHOWN of any of these and of `control`, `capacity` and `recovery`.
+CONTROLS and SHOWN of any of these and of `control`, `capacity`, `disk_injuries` and `recovery`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TypeVar
 
 import harness.region
-from harness.region import capacity, control, recovery, ssm, sts
+from harness.region import capacity, control, disk_injuries, recovery, ssm, sts
 from harness.region.plane import Action, Control, Found, Shown
 
 T = TypeVar("T")
@@ -41,5 +41,5 @@ EC2_MODULES = _ec2_modules()
 ACTIONS: Mapping[str, Action] = merged(EC2_MODULES, "ACTIONS")
 MADE: Mapping[str, Found] = merged(EC2_MODULES, "MADE")
 SERVICES: Mapping[str, Mapping[str, Action]] = {"ec2": ACTIONS, "ssm": ssm.ACTIONS, "sts": sts.ACTIONS}
-CONTROLS: Mapping[str, Control] = merged([control, capacity, recovery, *EC2_MODULES], "CONTROLS")
-SHOWN: Mapping[str, Shown] = merged([control, capacity, recovery, *EC2_MODULES], "SHOWN")
+CONTROLS: Mapping[str, Control] = merged([control, capacity, disk_injuries, recovery, *EC2_MODULES], "CONTROLS")
+SHOWN: Mapping[str, Shown] = merged([control, capacity, disk_injuries, recovery, *EC2_MODULES], "SHOWN")

@@ -55,9 +55,8 @@ class DataPlane:
 
 
 @contextmanager
-def data_plane(cell: str, slot: int) -> Iterator[DataPlane]:
+def data_plane(topology: Topology) -> Iterator[DataPlane]:
     """The plane of a fresh cell; everything of it is gone afterwards."""
-    topology = Topology(cell=cell, slot=slot)
     cleanup(topology)
     client = docker.from_env()
     pool = docker.types.IPAMPool(subnet=str(topology.vpc_subnet), gateway=str(topology.endpoint_address))
@@ -66,7 +65,7 @@ def data_plane(cell: str, slot: int) -> Iterator[DataPlane]:
             topology.vpc_network,
             ipam=docker.types.IPAMConfig(pool_configs=[pool]),
             options={"com.docker.network.bridge.enable_ip_masquerade": "false"},
-            labels={CELL_LABEL: cell},
+            labels={CELL_LABEL: topology.cell},
         )
         journal = Journal(topology=topology)
         volumes = Volumes(topology=topology, journal=journal)

@@ -22,6 +22,7 @@ from harness.region.plane import Plane
 from harness.region.state import State
 from harness.topology import Topology
 from tests.in_process import KEY, books_of, fresh, serve
+from tests.integration import slots
 from tests.planes import FakeAddresses, FakeFilters, FakeInstances, FakeJournal, FakeVolumes
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Site:
 
 @pytest.fixture(scope="module", params=["moto", pytest.param("localstack", marks=pytest.mark.soak)])
 def books(request: pytest.FixtureRequest) -> Iterator[Books]:
-    with books_of(request.param, Topology(cell="lst-actions", slot=7)) as found:
+    with books_of(request.param, slots.own("lst-actions")) as found:
         yield found
 
 

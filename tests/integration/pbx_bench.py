@@ -22,11 +22,12 @@ from harness.cell.node import ContainerNode, File
 from harness.cell.profile import load_profile
 from harness.command import Completed, run, wait_for
 from harness.images import wanted
-from harness.topology import CELL_LABEL, Topology
+from harness.topology import CELL_LABEL
+from tests.integration import slots
 from tests.integration.namespaces import socket_in
 from tests.phones import Phone
 
-TOPOLOGY = Topology(cell="pbxdev", slot=3)
+TOPOLOGY = slots.own("pbxdev")
 PROFILE = load_profile("stand-in")
 PUBLIC = str(TOPOLOGY.elastic_range[1])
 AGENT = "/usr/lib/ocf/resource.d/pbxha/pbx"
@@ -133,10 +134,10 @@ def pbx_bench(tmp_path: Path) -> Iterator[Bench]:
 
         volume = {str(tmp_path): {"bind": PROFILE.data_dir, "mode": "rw"}}
         nodes = tuple(
-            _prepared_node(container(f"pbxdev-{i}", i, cap_add=["NET_ADMIN", "SYS_ADMIN"], volumes=volume), i)
+            _prepared_node(container(f"{TOPOLOGY.cell}-{i}", i, cap_add=["NET_ADMIN", "SYS_ADMIN"], volumes=volume), i)
             for i in (1, 2)
         )
-        bench = Bench(nodes=(nodes[0], nodes[1]), client=container("pbxdev-client", 9, cap_add=["NET_ADMIN"]))
+        bench = Bench(nodes=(nodes[0], nodes[1]), client=container(f"{TOPOLOGY.cell}-client", 9, cap_add=["NET_ADMIN"]))
         undo.callback(bench.hang_up)
         tmp_path.chmod(0o755)
         nodes[0].run(_command(nodes[0], "init"), timeout_s=30)

@@ -18,6 +18,7 @@ from harness.region.journal import Journal
 from harness.region.process import start_network
 from harness.region.router import create_networks, docker_client, router_pid, start_client, start_container
 from harness.topology import Topology
+from tests.integration import slots
 from tests.integration.namespaces import socket_in
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -50,8 +51,8 @@ class Net:
 
 
 @pytest.fixture(scope="module")
-def cell() -> Iterator[Net]:
-    topology = Topology(cell="rco-addresses", slot=2)
+def subnet() -> Iterator[Net]:
+    topology = slots.own("addresses")
     cleanup(topology)
     topology.state_dir.mkdir(parents=True)
     try:
@@ -86,10 +87,10 @@ def cell() -> Iterator[Net]:
 
 
 @pytest.fixture
-def net(cell: Net) -> Iterator[Net]:
-    cell.addresses.restore({})
-    yield cell
-    cell.addresses.restore({})
+def net(subnet: Net) -> Iterator[Net]:
+    subnet.addresses.restore({})
+    yield subnet
+    subnet.addresses.restore({})
 
 
 def server(net: Net, address: IPv4Address) -> socket.socket:

@@ -21,14 +21,15 @@ from harness.command import Completed
 from harness.images import wanted
 from harness.region.books import Books, place_file
 from harness.region.process import region_state, start_region, stop_region
-from harness.topology import REGION_NAME, Topology
+from harness.topology import REGION_NAME
 from tests.contract import plugin
 from tests.contract.promises import FENCE_AWS, REAL_PLANE, RESOURCE_AGENTS, promise
+from tests.integration import slots
 from tests.integration.data_plane import localstack_image
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
-TOPOLOGY = Topology(cell="agt-agents", slot=6)
+TOPOLOGY = slots.own("agents")
 STOCK_EIP, OUR_EIP = "/usr/lib/ocf/resource.d/heartbeat/awseip", f"{AGENTS_DIR}/awseip"
 STOCK_FENCE, OUR_FENCE = "fence_aws", "fence_pbxha_aws"
 NOWHERE = "http://198.18.255.254:1"

@@ -23,11 +23,12 @@ from harness.cell.guest import agent_files
 from harness.cell.node import ContainerNode, File
 from harness.command import Completed, wait_for
 from harness.images import wanted
-from harness.topology import CELL_LABEL, GATEWAY_PORT, REGION_NAME, ZONE, Topology
+from harness.topology import CELL_LABEL, GATEWAY_PORT, REGION_NAME, ZONE
+from tests.integration import slots
 
 pytestmark = pytest.mark.integration
 
-TOPOLOGY = Topology(cell="pbxdev", slot=3)
+TOPOLOGY = slots.own("ebs")
 AGENT = "/usr/lib/ocf/resource.d/pbxha/awsebs"
 LINK = "/dev/pbx-data"
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": "test"}
@@ -86,7 +87,7 @@ def bench() -> Iterator[Bench]:
         undo.callback(server.wait, timeout=10)
         undo.callback(server.terminate)
         container: Any = engine.containers.run(
-            wanted().node, name="pbxdev-ebs", labels=labels, network=network.name, tmpfs={"/run": "exec"}, detach=True
+            wanted().node, name=TOPOLOGY.cell, labels=labels, network=network.name, tmpfs={"/run": "exec"}, detach=True
         )
         undo.callback(container.remove, force=True)
         wait_for("moto to answer", _answers, timeout_s=30)
@@ -101,7 +102,7 @@ def bench() -> Iterator[Bench]:
         made = ec2.run_instances(ImageId=image, MinCount=2, MaxCount=2, Placement={"AvailabilityZone": ZONE})
         me, other = (instance["InstanceId"] for instance in made["Instances"])
         volume_id = ec2.create_volume(AvailabilityZone=ZONE, Size=1)["VolumeId"]
-        node = ContainerNode(name="pbxdev-ebs", instance_id=me, private_ip="", container=str(container.id))
+        node = ContainerNode(name=TOPOLOGY.cell, instance_id=me, private_ip="", container=str(container.id))
         config = f"[default]\nregion = {REGION_NAME}\nendpoint_url = {TOPOLOGY.endpoint_url}\n"
         node.put(
             agent_files()

@@ -19,11 +19,11 @@ from harness.cell.observe import Observer, Watched, WatchedNode
 from harness.cell.policy import load_policy
 from harness.command import CommandFailed, run
 from harness.errors import InfrastructureError
-from harness.topology import Topology
+from tests.integration import slots
 
 pytestmark = pytest.mark.integration
 
-CELL = Topology(cell="pbxtest-cluster", slot=13)
+CELL = slots.own("cluster")
 
 
 @pytest.fixture(scope="module")

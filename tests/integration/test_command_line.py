@@ -17,7 +17,7 @@ import pytest
 from harness.command import wait_for
 from tests.integration.hosts import traces
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.timeout(240)]
 
 CELL = "pbx-cli"
 SLOT = "14"

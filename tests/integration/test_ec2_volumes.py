@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.cloud import CloudError
+from harness.cloud_calls import CloudError
 from harness.command import wait_for
 from harness.region import ec2_volume_changes, ec2_volumes
 from harness.region.plane import Plane

@@ -19,11 +19,12 @@ from harness.region import metadata
 from harness.region.api_faults import Rule
 from harness.region.control import Control
 from harness.region.process import start_region, stop_region
-from harness.topology import REGION_NAME, Topology
+from harness.topology import REGION_NAME
+from tests.integration import slots
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
-TOPOLOGY = Topology(cell="frt-nodes", slot=9)
+TOPOLOGY = slots.own("front")
 IMAGE = wanted().node
 TOKEN = f"curl -s -o /dev/null -m 1 -w '%{{http_code}}' -X PUT -H '{metadata.TTL_HEADER}: 60' http://169.254.169.254"
 

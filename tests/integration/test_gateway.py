@@ -13,18 +13,20 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from harness.cloud import Cloud, CloudError, ElasticIp
+from harness.cloud import Cloud, ElasticIp
+from harness.cloud_calls import CloudError
 from harness.command import Completed, run, wait_for
 from harness.errors import InfrastructureError
 from harness.images import wanted
 from harness.region import background
 from harness.region.process import region_state, start_gateway, start_region, stop_region, wait_for_gateway
 from harness.region.router import create_networks
-from harness.topology import REGION_NAME, Topology
+from harness.topology import REGION_NAME
+from tests.integration import slots
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
-TOPOLOGY = Topology(cell="rco-gateway", slot=2)
+TOPOLOGY = slots.own("gateway")
 IMAGE = wanted().node
 
 
@@ -167,8 +169,8 @@ def test_a_gateway_killed_in_the_middle_finds_its_state_again(site: Site) -> Non
 
 
 def test_a_slot_that_is_taken_is_said_in_one_line(site: Site) -> None:
-    with pytest.raises(InfrastructureError, match=r"slot 2 is not free.*--slot N") as caught:
-        create_networks(Topology(cell="rco-other", slot=2))
+    with pytest.raises(InfrastructureError, match=rf"slot {TOPOLOGY.slot} is not free.*--slot N") as caught:
+        create_networks(slots.own("gateway-other"))
     assert "\n" not in str(caught.value)
 
 

@@ -19,12 +19,13 @@ from harness.region.cleanup import leftovers
 from harness.region.credentials import HarnessKey
 from harness.region.process import start_client, start_region, stop_region
 from harness.region.router import container_pid, router_pid
-from harness.topology import REGION_NAME, Topology
+from harness.topology import REGION_NAME
+from tests.integration import slots
 from tests.integration.data_plane import localstack_image
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
-TOPOLOGY = Topology(cell="lst-region", slot=7)
+TOPOLOGY = slots.own("lst-region")
 IMAGE = "pbx-chaos-node:any"
 """Only a name in the books: no instance is launched here."""
 
@@ -85,7 +86,7 @@ def test_nobody_passes_by_the_gateway(site: Site) -> None:
 
 
 def test_localstack_that_ends_is_said_with_its_last_words(site: Site) -> None:
-    other = Topology(cell="lst-ends", slot=6)
+    other = slots.own("lst-ends", slots.SECOND)
     other.state_dir.mkdir(parents=True, exist_ok=True)
     try:
         localstack.start(other, localstack_image())
@@ -100,9 +101,9 @@ def test_one_that_runs_already_is_used_under_an_account_of_its_own_and_left_alon
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCALSTACK_HOST", f"{site.books.host}:{site.books.port}")
-    other = Topology(cell="lst-guest", slot=6)
+    other = slots.own("lst-guest", slots.SECOND)
     found = localstack.running(other)
-    assert found is not None and found.account == localstack.account_of("lst-guest") != BOOKS_ACCOUNT
+    assert found is not None and found.account == localstack.account_of(other.cell) != BOOKS_ACCOUNT
     try:
         region = start_region(other, node_image_names=["somebody-elses:any"], found=found)
         cloud = Cloud(

@@ -23,12 +23,12 @@ from harness.region.gateway import build
 from harness.region.plane import Plane
 from harness.region.process import start_region, stop_region
 from harness.region.timing import Delays
-from harness.topology import Topology
+from tests.integration import slots
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
-TWIN = "mch-machines-a-twin"
-TOPOLOGY = Topology(cell="mch-machines", slot=3)
+TOPOLOGY = slots.own("machines")
+TWIN = f"{TOPOLOGY.cell}-a-twin"
 IMAGE = wanted().node
 
 

@@ -26,7 +26,7 @@ from harness.errors import InfrastructureError
 from harness.history import Op
 from tests.capture import Heard, gaps_of, packets, right_times_ns
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.timeout(60)]
 
 HOST = "127.0.0.1"
 NOWHERE = ("127.0.0.9", 9)

@@ -9,6 +9,7 @@ import pytest
 
 from harness.command import wait_for
 from harness.region import background, metadata
+from tests.integration import slots
 from tests.integration.data_plane import DataPlane, data_plane
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
@@ -26,7 +27,7 @@ print(json.dumps([keys.access_key, keys.secret_key]))
 
 @pytest.fixture(scope="module")
 def plane() -> Iterator[DataPlane]:
-    with data_plane("rdm", 1) as plane:
+    with data_plane(slots.own("metadata")) as plane:
         plane.launch(1)
         yield plane
 
@@ -58,11 +59,13 @@ def test_boto3_and_the_command_line_get_the_nodes_own_keys(plane: DataPlane) -> 
 
 def test_the_service_ends_with_its_guest_and_comes_back_with_it(plane: DataPlane) -> None:
     def services() -> list[int]:
-        return [p for p, command in background.marked("rdm").items() if "harness.region.metadata" in command]
+        return [
+            p for p, command in background.marked(plane.topology.cell).items() if "harness.region.metadata" in command
+        ]
 
     before = services()
     assert len(before) == 1
-    plane.client.containers.get("rdm-pbx-1").kill()
+    plane.client.containers.get(f"{plane.topology.cell}-pbx-1").kill()
     wait_for("the end of the service", lambda: not services(), timeout_s=5)
     plane.instances.start("i-00000000000000001")
     assert len(services()) == 1

@@ -21,15 +21,16 @@ from harness.command import Completed, run, wait_for
 from harness.images import wanted
 from harness.region.books import Books, place_file
 from harness.region.process import region_state, start_client, start_region, stop_region
-from harness.topology import GATEWAY_PORT, REGION_NAME, Topology
+from harness.topology import GATEWAY_PORT, REGION_NAME
 from tests.contract import plugin
 from tests.contract.promises import REAL_PLANE, RESOURCE_AGENTS, promise
+from tests.integration import slots
 from tests.integration.data_plane import localstack_image
 from tests.integration.namespaces import socket_in
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
-TOPOLOGY = Topology(cell="nwk-public", slot=5)
+TOPOLOGY = slots.own("network")
 STOCK, OURS = "/usr/lib/ocf/resource.d/heartbeat", AGENTS_DIR
 EIPS = pytest.mark.parametrize("folder", [STOCK, OURS], ids=["stock", "ours"])
 VIP = str(TOPOLOGY.vpc_subnet[100])

@@ -15,12 +15,12 @@ from harness.cloud import Cloud
 from harness.command import run, wait_for
 from harness.images import wanted
 from harness.region.process import region_state, start_client, start_region, stop_region
-from harness.topology import Topology
+from tests.integration import slots
 from tests.integration.namespaces import socket_in
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
-TOPOLOGY = Topology(cell="flt-packets", slot=8)
+TOPOLOGY = slots.own("filter")
 SILENCE_S = 0.4
 EVERYBODY, INTERNET = "0.0.0.0/0", str(TOPOLOGY.internet_subnet)
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM

@@ -1,4 +1,7 @@
-"""Each planted defect of the stand-in PBX is seen to act: switched on, the PBX killed and started again."""
+"""The planted defects of the stand-in PBX are seen to act: switched on, the PBX killed and started again.
+
+Those of single calls, `one-way` and `lose-data` act in test_controls.py.
+"""
 
 from __future__ import annotations
 

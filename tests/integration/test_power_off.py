@@ -11,6 +11,7 @@ import pytest
 
 from harness.command import wait_for
 from harness.region.disk import Switches
+from tests.integration import slots
 from tests.integration.data_plane import DataPlane, data_plane
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
@@ -29,7 +30,7 @@ while True:
 
 @pytest.fixture(scope="module")
 def plane() -> Iterator[DataPlane]:
-    with data_plane("rda", 1) as plane:
+    with data_plane(slots.own("power")) as plane:
         plane.volumes.create(VOLUME, size_gib=10)
         yield plane
 

@@ -17,14 +17,15 @@ from harness.clients.processes import ProbeProcess, start
 from harness.command import wait_for
 from harness.errors import InfrastructureError
 from harness.history import Op, Pair
+from tests.integration import slots
 from tests.integration.places import Place, loopback_place, start_pbx
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.timeout(120)]
 
 
 @pytest.fixture
 def place() -> Iterator[Place]:
-    with loopback_place("mea-probes") as (made, _):
+    with loopback_place(slots.own("probes").cell) as (made, _):
         yield made
 
 
@@ -75,7 +76,7 @@ def test_both_clocks_are_ok_while_the_pbx_is_and_end_every_attempt(place: Place,
 
 
 def test_a_dead_pbx_is_seen_and_one_that_forgot_the_registration_is_not_up(out: Path) -> None:
-    with loopback_place("mea-probes-dead") as (place, pbx):
+    with loopback_place(slots.own("probes-dead").cell) as (place, pbx):
         specs = (sip_options(), new_calls(period_s=0.1, deadline_s=0.4))
         probes = [start(spec, cell=place, netns_pid=place.client_pid, out_dir=out) for spec in specs]
         again: subprocess.Popen[bytes] | None = None

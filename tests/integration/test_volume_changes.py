@@ -10,6 +10,7 @@ import pytest
 
 from harness.command import wait_for
 from harness.region.volumes import VolumeBusy
+from tests.integration import slots
 from tests.integration.data_plane import DataPlane, data_plane
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
@@ -31,7 +32,7 @@ WRITER = """
 
 @pytest.fixture(scope="module")
 def plane() -> Iterator[DataPlane]:
-    with data_plane("vol", 4) as plane:
+    with data_plane(slots.own("changes")) as plane:
         plane.launch(1)
         plane.launch(2)
         yield plane

@@ -16,6 +16,7 @@ from harness.region import cleanup as clean_up
 from harness.region.cleanup import cleanup, known_cells, leftovers
 from harness.region.disk import Switches
 from harness.region.volumes import VolumeBusy, Volumes
+from tests.integration import slots
 from tests.integration.data_plane import DataPlane, data_plane
 from tests.integration.hosts import traces
 
@@ -27,7 +28,7 @@ BY_ID = "/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0rda0000000000002"
 
 @pytest.fixture(scope="module")
 def plane() -> Iterator[DataPlane]:
-    with data_plane("rdv", 1) as plane:
+    with data_plane(slots.own("volumes")) as plane:
         yield plane
 
 
@@ -141,7 +142,7 @@ def test_a_stopped_server_does_not_keep_a_machine_from_losing_its_power(plane: D
 @pytest.mark.parametrize("ruin", ["as it is", "server killed", "server stopped", "guest paused", "disk hangs"])
 def test_clean_up_takes_everything_away_whatever_the_ruin(ruin: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clean_up, "GONE_TIMEOUT_S", 3)  # half of it is what a guest with a deaf disk is waited for
-    with data_plane("rdc", 2) as plane:
+    with data_plane(slots.own("ruins", slots.SECOND)) as plane:
         plane.volumes.create(VOLUME, size_gib=10)
         attach(plane, plane.launch(1))
         plane.run(1, f"mkfs.xfs -q {BY_ID}; mkdir -p /m; mount {BY_ID} /m; echo x >/m/f")
@@ -150,27 +151,27 @@ def test_clean_up_takes_everything_away_whatever_the_ruin(ruin: str, monkeypatch
         if ruin == "server stopped":
             os.kill(server_pid(plane), signal.SIGSTOP)
         if ruin == "guest paused":
-            plane.client.containers.get("rdc-pbx-1").pause()
+            plane.client.containers.get(f"{plane.topology.cell}-pbx-1").pause()
         if ruin == "disk hangs":
             plane.volumes.switch(VOLUME, Switches(hang=True))
             plane.run(1, "(setsid dd if=/dev/zero of=/m/g bs=1M count=1 oflag=direct &>/dev/null &)")
-        assert "rdc" in known_cells()
+        assert plane.topology.cell in known_cells()
         assert len(leftovers(plane.topology)) >= 5
         removed = cleanup(plane.topology)
         assert not [line for line in removed if "NOT" in line]
-        assert traces("rdc") == leftovers(plane.topology) == cleanup(plane.topology) == []
-        assert "rdc" not in known_cells()
+        assert traces(plane.topology.cell) == leftovers(plane.topology) == cleanup(plane.topology) == []
+        assert plane.topology.cell not in known_cells()
 
 
 def test_clean_up_without_docker_does_what_it_can_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise InfrastructureError("no engine")
 
-    with data_plane("rdc", 2) as plane:
+    with data_plane(slots.own("ruins", slots.SECOND)) as plane:
         plane.volumes.create(VOLUME, size_gib=10)
         with monkeypatch.context() as patch:
             patch.setattr(engine, "connect", refuse)
             removed = cleanup(plane.topology)
         assert any("docker does not answer" in line for line in removed)
-        assert background.marked("rdc") == {}
-        assert leftovers(plane.topology) == ["network rdc-vpc"]
+        assert background.marked(plane.topology.cell) == {}
+        assert leftovers(plane.topology) == [f"network {plane.topology.vpc_network}"]

@@ -25,7 +25,7 @@ from harness.session import Request, resolve, run_once
 from harness.topology import Topology
 from tests.integration.data_plane import localstack_image
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.timeout(300)]
 
 CRASH = "active-node-crash"
 

@@ -14,7 +14,7 @@ from harness.checkers.ledger import Ledger
 from harness.checkers.not_vacuous import NotVacuous
 from harness.checkers.nothing_left import NothingLeft
 from harness.checkers.phases_explained import PhasesExplained
-from harness.checkers.settled import Settled
+from harness.checkers.settled import Settled, nodes_hit
 from harness.checkers.single_owner import SingleOwner
 from harness.checkers.types import Checker, Evidence
 from harness.history import Op
@@ -202,6 +202,28 @@ def test_settled_finds(defect: str) -> None:
     result = Settled().check(make())
     assert result.verdict == verdict, result.why
     assert why in result.why
+
+
+def test_what_failed_where_a_fault_hit_and_runs_again_is_told_and_no_failure() -> None:
+    hit = cluster_after(failed_actions=["pbx_monitor_1000 on pbx-1: not running"])()
+    result = Settled().check(hit)
+    assert (result.verdict, result.metrics["failed_and_recovered"]) == (
+        "pass", ["pbx_monitor_1000 on pbx-1: not running"],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("targets", "found"),
+    [
+        ([], set()),
+        (["pbx-1"], {"pbx-1"}),
+        (["pbx-1", "pbx-2, pbx-3"], {"pbx-1", "pbx-2", "pbx-3"}),
+        (["vol-1"], {"pbx-1", "pbx-2", "pbx-3"}),
+        (["*"], {"pbx-1", "pbx-2", "pbx-3"}),
+    ],
+)
+def test_a_fault_that_is_aimed_at_no_node_hits_them_all(targets: list[str], found: set[str]) -> None:
+    assert nodes_hit(targets, ["pbx-1", "pbx-2", "pbx-3"]) == found
 
 
 def test_a_fencing_from_before_the_run_needs_no_explanation() -> None:

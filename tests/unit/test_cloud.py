@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.cloud import Cloud, CloudError
+from harness.cloud import Cloud
+from harness.cloud_calls import CloudError
 from harness.errors import UsageError
 
 NOWHERE = "http://127.0.0.1:1"

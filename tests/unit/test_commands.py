@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from harness.cloud import Cloud, CommandResult
+from harness.cloud import Cloud
+from harness.cloud_commands import CommandResult
 from harness.command import run, wait_for
 from harness.region import guest
 from harness.region.calls import AwsError

@@ -35,7 +35,7 @@ def test_the_stand_in_is_complete() -> None:
         5061,
         10443,
     )
-    assert (profile.extensions.first, profile.extensions.last) == (1000, 9999)
+    assert (profile.extensions.first, profile.extensions.last) == (1000, 29999)
 
 
 def test_the_stand_in_declares_all_four_kinds_of_data() -> None:

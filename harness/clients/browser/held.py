@@ -164,7 +164,7 @@ class HeldCall:
         gaps = hearing.take(sample_of(row, at_ns, clock))
         if not self._told:
             return
-        self._last = row
+        self._last |= {name: figure for name, figure in row.items() if figure is not None}  # none once it is closed
         for gap in gaps:
             value = {"call": self._who.call, "side": "caller", "from_ns": gap.from_ns, "to_ns": gap.to_ns}
             value |= {"gap_ms": _ms(gap.length_ns), "lost": gap.lost, "ssrc_changed": gap.ssrc_changed, "held": False}
@@ -187,9 +187,7 @@ class HeldCall:
         self._told = False
         at_ns = now_ns()
         about = {"call": self._who.call, "side": "caller", **hearing.whole(at_ns), **self._how(hearing)}
-        about |= {
-            name: row.get(name) for name in ("sent", "ice", "dtls", "samples", "concealed", "energy", "discarded")
-        }
+        about |= {name: row.get(name) for name in _LEG_FIGURES}
         about["jitter_ms"] = _rounded(row.get("jitterMs"))
         about["rtcp"] = {"rtt_ms": _rounded(row.get("rtt_ms")), "fraction_lost": row.get("fraction_lost")}
         self._recorder.note("media_leg", at_ns, about)

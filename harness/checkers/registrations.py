@@ -1,0 +1,60 @@
+"""Registered clients that lost their way to the PBX are registered again within a limit, by their own doing.
+
+Those that noticed nothing (a phone on UDP between two refreshes) are not asked here: whether their binding is still
+there is the ledger's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from harness.checkers.types import Evidence
+from harness.registrations import Coming, comings
+from harness.results import CheckResult, Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistrationsBack:
+    """At least `min_ratio` of those that lost their flow or a refresh are registered `within_s` after the fault."""
+
+    name: str = "registrations_back"
+    min_ratio: float = 0.99
+    within_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_ratio <= 1:
+            raise ValueError(f"min_ratio is above 0 and at most 1, not {self.min_ratio}")
+        if self.within_s <= 0:
+            raise ValueError(f"a limit is above 0 s, not {self.within_s}")
+
+    def check(self, evidence: Evidence) -> CheckResult:
+        fault_ns = evidence.first_fault_ns
+        clients = comings(evidence.ops, fault_ns=fault_ns)
+        if not clients:
+            return self._result("unknown", "no client was registered when the fault struck", {})
+        lost = [client for client in clients if client.lost_ns is not None]
+        back = [client for client in lost if self._in_time(client, fault_ns)]
+        metrics = {"registered": len(clients), "lost": len(lost), "back_in_time": len(back), "within_s": self.within_s}
+        if not lost:
+            return self._result("pass", f"none of {len(clients)} registered clients lost its way", metrics)
+        metrics["ratio"] = round(len(back) / len(lost), 4)
+        why = f"{len(back)} of {len(lost)} clients that lost their way were registered again within {self.within_s:g} s"
+        if len(back) >= self.min_ratio * len(lost):
+            return self._result("pass", why, metrics)
+        if (evidence.end_ns - fault_ns) / 1e9 < self.within_s:
+            ended_s = (evidence.end_ns - fault_ns) / 1e9
+            why = f"{len(back)} of {len(lost)} were back when the run ended, {ended_s:.0f} s after the fault"
+            return self._result("unknown", why, metrics)
+        return self._result("fail", why, metrics)
+
+    def _in_time(self, client: Coming, fault_ns: int) -> bool:
+        return client.back_ns is not None and (client.back_ns - fault_ns) / 1e9 <= self.within_s
+
+    def _result(self, verdict: Verdict, why: str, metrics: dict[str, Any]) -> CheckResult:
+        return CheckResult(name=self.name, verdict=verdict, why=why, metrics=metrics)
+
+
+def registrations_back(*, min_ratio: float = 0.99, within_s: float = 60.0) -> RegistrationsBack:
+    """A share of the registered clients that lost their way to the PBX is back within a limit."""
+    return RegistrationsBack(min_ratio=min_ratio, within_s=within_s)
