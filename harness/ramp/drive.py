@@ -128,6 +128,7 @@ class _Work:
         """Every level in turn until one breaks."""
         for load in loads:
             folder = self.run_dir.path / "levels" / f"{ramp.ramp}-{ramp.n}-{load:g}"
+            offer.at_rest(cell)
             level = offer.in_normal(cell, ramp.ramp, load, folder=folder, measure_s=self.plan.measure_s)
             self._took(ramp, level)
             if ramp.knee(self.plan.limits).limited_by != "nothing":
@@ -139,6 +140,7 @@ class _Work:
         limits = self.plan.limits
         while (load := next_load(loads, ramp.levels, limits)) is not None:
             folder = self.run_dir.path / "runs"
+            offer.at_rest(cell)
             level = offer.in_failover(
                 cell, self.resolved, ramp.ramp, load, folder=folder, limits=limits, say=lambda *_: None
             )

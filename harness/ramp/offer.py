@@ -15,10 +15,11 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from harness import history, session
+from harness import collect, history, session
 from harness.capacity import Level, Limits
 from harness.cell.cell import Cell
 from harness.checkers.call_recovery import call_recovery
+from harness.checkers.settled import unsettled
 from harness.clients import processes
 from harness.clients.probes import Spec
 from harness.clients.processes import ProbeProcess
@@ -37,9 +38,25 @@ from harness.session import Resolved
 UP_TIMEOUT_S = 60.0
 """How long a level's load may take to be there; a PBX that can't take it in that time does not take it."""
 
+REST_S = 60.0
 SETTLE_S = 2.0
 QUIET_S = 1.0
 """How long nothing is offered before the load comes: the clocks are there first."""
+
+
+def at_rest(cell: Cell) -> None:
+    """Wait until the cluster has got over the level before; `TimedOut` when it does not.
+
+    What failed is forgotten first, as an operator would have it: a PBX that broke under its load is back by then.
+    """
+    unrest = ["not asked yet"]
+
+    def settled() -> bool:
+        unrest[:] = unsettled(collect.as_plain(cell.cluster()), [node.name for node in cell.nodes])
+        return not unrest
+
+    cell.forget_failures()
+    wait_for("a cluster at rest", settled, timeout_s=REST_S, every_s=0.5, last_seen=lambda: "; ".join(unrest))
 
 
 def in_normal(cell: Cell, ramp: RampName, load: float, *, folder: Path, measure_s: float) -> Level:
