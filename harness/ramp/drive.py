@@ -64,7 +64,7 @@ def measure(plan: Plan, resolved: Resolved, *, say: Say) -> Measured:
     with interrupts() as gate, cell_lock(resolved.request.cell, doing="capacity") as held:
         run_dir = RunDir.create(resolved.request.out, scenario="capacity", seed=resolved.request.seed, started=started)
         held.works_in(run_dir.path)
-        work = _Work(plan=plan, resolved=resolved, run_dir=run_dir, say=say, started=started)
+        work = Work(plan=plan, resolved=resolved, run_dir=run_dir, say=say, started=started)
         standing = session.standing_cell(resolved, died=held.died)
         error: HarnessError | None = None
         try:
@@ -85,8 +85,8 @@ def measure(plan: Plan, resolved: Resolved, *, say: Say) -> Measured:
 
 
 @dataclass(kw_only=True)
-class _Work:
-    """What is done of the plan, and how it is saved."""
+class Work:
+    """What is done of a plan, on a cell that the caller holds; saved as it grows."""
 
     plan: Plan
     resolved: Resolved
@@ -96,6 +96,7 @@ class _Work:
     ramps: list[Ramp] = field(default_factory=list)
 
     def on(self, cell: Cell) -> None:
+        """Everything that is planned; what ends it is raised, and what was measured by then is in `ramps`."""
         for n in range(1, self.plan.n + 1):
             for name in self.plan.ramps:
                 loads = list(self.plan.levels[name])
