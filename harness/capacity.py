@@ -46,7 +46,8 @@ class Limits:
 class Level:
     """One level of a ramp. None: not measured there. `host` says why the host was too busy to measure, if it was;
     `not_taken` what of the load the PBX did not take. `outage_s` is infinite when it never ended. What follows breaks
-    nothing and is told beside: attempts at a call, how busy the host's processors were, its latest tick."""
+    nothing and is told beside: attempts at a call, how busy the host's processors were, its latest tick, the
+    greatest share of a second in which something waited for a processor (PSI)."""
 
     load: float
     ser_ratio: float | None = None
@@ -60,6 +61,7 @@ class Level:
     attempts: int | None = None
     cpu_ratio: float | None = None
     tick_late_ms: float | None = None
+    psi_ratio: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,7 +65,7 @@ def level_of_run(results: Mapping[str, Any], *, load: float) -> Level:
         outage_s=None if outage is None else outage["upper_s"] if outage["ended"] else inf,
         recovered_ratio=min(ratios.values()) if ratios else None,
         host=_words(pressure["why"]) if pressure and pressure["verdict"] != "pass" else None,
-        tick_late_ms=pressure["metrics"].get("max_late_ms") if pressure else None,
+        **_told(pressure["metrics"] if pressure else {}),
     )
 
 
@@ -95,8 +95,7 @@ def _host(level: Level, ops: Sequence[Op], now: Sequence[Op], *, from_ns: int, t
         doubts.append(f"{slipped} of {len(sends)} calls of the clock were sent late or not at all")
     if level.cpu_ratio is not None and level.cpu_ratio >= BUSY_RATIO:
         doubts.append(f"its processors were {level.cpu_ratio:.0%} busy")
-    late_ms = pressure.metrics.get("max_late_ms")
-    return replace(level, host="; ".join(doubts) or None, tick_late_ms=late_ms)
+    return replace(level, host="; ".join(doubts) or None, **_told(pressure.metrics))
 
 
 def _placed(level: Level, now: Sequence[Op]) -> Level:
@@ -111,6 +110,11 @@ def _placed(level: Level, now: Sequence[Op]) -> Level:
         return replace(level, not_taken=f"only {placed:.0f} calls/s: those before did not get through")
     why = f"SIPp placed only {placed:.0f} calls/s"
     return replace(level, host=f"{level.host}; {why}" if level.host else why)
+
+
+def _told(metrics: Mapping[str, Any]) -> dict[str, float | None]:
+    """What the check of the host measured, as fields of a level."""
+    return {"tick_late_ms": metrics.get("max_late_ms"), "psi_ratio": metrics.get("psi_cpu_some_max_ratio")}
 
 
 def _words(why: str) -> str:

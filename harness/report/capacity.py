@@ -125,6 +125,7 @@ def outage(value: float | str | None) -> str:
 def host(row: Mapping[str, Any]) -> str:
     """How busy the host was."""
     parts = [] if row["cpu_ratio"] is None else [f"CPU {row['cpu_ratio']:.0%}"]
+    parts += [] if row["psi_ratio"] is None else [f"PSI {row['psi_ratio']:.0%}"]
     parts += [] if row["tick_late_ms"] is None else [f"ticks ≤ {row['tick_late_ms']:.0f} ms late"]
     return ", ".join(parts) or "not measured"
 

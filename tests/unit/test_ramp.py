@@ -116,6 +116,7 @@ def test_a_level_is_what_the_clocks_saw_while_the_load_was_there() -> None:
     level = levels_of([*QUIET, *CALLS, *heard, *call(98, 4.5, code=503), *call(99, -1, code=503)])
     assert (level.ser_ratio, level.srd_p95_s, level.attempts) == (1.0, 0.02, 40)
     assert (level.media_loss_ratio, level.media_gap_s, level.host) == (0.0, 0.021, None)
+    assert (level.cpu_ratio, level.psi_ratio, level.tick_late_ms) == (0.4, 0.1, 1.0)
     refused = [one for n in range(40) for one in call(n, n * 0.1, code=503 if n < 4 else 200)]
     assert levels_of([*QUIET, *refused]).ser_ratio == 0.9
 
