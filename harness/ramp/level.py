@@ -112,7 +112,7 @@ def _placed(level: Level, now: Sequence[Op]) -> Level:
     return replace(level, host=f"{level.host}; {why}" if level.host else why)
 
 
-def _told(metrics: Mapping[str, Any]) -> dict[str, float | None]:
+def _told(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What the check of the host measured, as fields of a level."""
     return {"tick_late_ms": metrics.get("max_late_ms"), "psi_ratio": metrics.get("psi_cpu_some_max_ratio")}
 
