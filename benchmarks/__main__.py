@@ -17,7 +17,7 @@ from pathlib import Path
 
 from docker.errors import DockerException
 
-from benchmarks import floor, region
+from benchmarks import clients, floor, media, region, schedule
 from benchmarks.figures import Figure, figure
 from harness import environment, session
 from harness.errors import HarnessError
@@ -103,6 +103,9 @@ def main() -> int:
     try:
         measured = figures(count=args.runs, floors=args.floor, cell=args.cell, slot=args.slot)
         measured += region.figures(cell=args.cell, slot=args.slot)
+        measured += schedule.figures(runs=3, seconds=8.0, cell=args.cell, slot=args.slot)
+        measured += media.figures(runs=3)
+        measured += clients.figures(runs=3, clients=5000, transport="tls")
     except (HarnessError, DockerException) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isinf
 from statistics import median
 from typing import Any, Literal
 
@@ -21,30 +22,46 @@ MIN_RAMPS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What callers accept: session establishment ratio, session request delay (p95), media loss and longest gap."""
+    """What callers accept: session establishment ratio, session request delay (p95), media loss and longest gap; over
+    a failover the outage of the slowest clock, too, and the share of held calls that come back."""
 
     ser_ratio: float = 0.99
     srd_p95_s: float = 0.5
     media_loss_ratio: float = 0.01
     media_gap_s: float = 0.3
+    outage_s: float = 30.0
+    recovered_ratio: float = 0.95
 
     def __post_init__(self) -> None:
-        if not (0 < self.ser_ratio <= 1 and 0 < self.media_loss_ratio < 1):
-            raise ValueError("ser_ratio is above 0 and at most 1, media_loss_ratio between 0 and 1")
-        if not (self.srd_p95_s > 0 and self.media_gap_s > 0):
-            raise ValueError("srd_p95_s and media_gap_s are above 0 s")
+        ratios = (self.ser_ratio, self.recovered_ratio)
+        if not (all(0 < ratio <= 1 for ratio in ratios) and 0 < self.media_loss_ratio < 1):
+            raise ValueError(
+                "ser_ratio and recovered_ratio are above 0 and at most 1, media_loss_ratio between 0 and 1"
+            )
+        if not (self.srd_p95_s > 0 and self.media_gap_s > 0 and self.outage_s > 0):
+            raise ValueError("srd_p95_s, media_gap_s and outage_s are above 0 s")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """One level of a ramp. None: not measured there. `host` says why the host was too busy to measure, if it was."""
+    """One level of a ramp. None: not measured there. `host` says why the host was too busy to measure, if it was;
+    `not_taken` what of the load the PBX did not take. `outage_s` is infinite when it never ended. What follows breaks
+    nothing and is told beside: attempts at a call, how busy the host's processors were, its latest tick, the
+    greatest share of a second in which something waited for a processor (PSI)."""
 
     load: float
     ser_ratio: float | None = None
     srd_p95_s: float | None = None
     media_loss_ratio: float | None = None
     media_gap_s: float | None = None
+    outage_s: float | None = None
+    recovered_ratio: float | None = None
+    not_taken: str | None = None
     host: str | None = None
+    attempts: int | None = None
+    cpu_ratio: float | None = None
+    tick_late_ms: float | None = None
+    psi_ratio: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +77,9 @@ def broken(level: Level, limits: Limits) -> list[str]:
     """The limits that a level breaks, in words. What was not measured breaks nothing, but a level without any measure
     does: nobody was looking."""
     found = []
-    if level.ser_ratio is None and level.srd_p95_s is None and level.media_loss_ratio is None:
+    if level.not_taken is not None:
+        found.append(level.not_taken)
+    elif level.ser_ratio is None and level.srd_p95_s is None and level.media_loss_ratio is None:
         found.append("nothing was measured")
     if level.ser_ratio is not None and level.ser_ratio < limits.ser_ratio:
         found.append(f"SER {level.ser_ratio:.1%} < {limits.ser_ratio:.1%}")
@@ -70,7 +89,26 @@ def broken(level: Level, limits: Limits) -> list[str]:
         found.append(f"media loss {level.media_loss_ratio:.1%} > {limits.media_loss_ratio:.1%}")
     if level.media_gap_s is not None and level.media_gap_s > limits.media_gap_s:
         found.append(f"media gap {level.media_gap_s:.2f} s > {limits.media_gap_s:g} s")
+    if level.outage_s is not None and level.outage_s > limits.outage_s:
+        found.append(
+            "the outage never ended"
+            if isinf(level.outage_s)
+            else f"outage {level.outage_s:.1f} s > {limits.outage_s:g} s"
+        )
+    if level.recovered_ratio is not None and level.recovered_ratio < limits.recovered_ratio:
+        found.append(f"recovered calls {level.recovered_ratio:.1%} < {limits.recovered_ratio:.1%}")
     return found
+
+
+def next_load(loads: Sequence[float], tried: Sequence[Level], limits: Limits) -> float | None:
+    """The level to try next where each costs a failover: the highest first, then halving; None when it is known which
+    of `loads` (rising) is the highest that holds."""
+    held = {level.load: level.host is None and not broken(level, limits) for level in tried}
+    low = max((n for n, load in enumerate(loads) if held.get(load) is True), default=-1)
+    high = min((n for n, load in enumerate(loads) if held.get(load) is False), default=len(loads))
+    if high - low <= 1:
+        return None
+    return loads[-1] if not tried else loads[(low + high) // 2]
 
 
 def knee(levels: Sequence[Level], limits: Limits) -> Knee:

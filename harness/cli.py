@@ -18,7 +18,10 @@ from typer.exceptions import TyperException
 
 from harness import admin, catalogue, doctor, session
 from harness.errors import HarnessError, Interrupted
+from harness.ramp import drive
+from harness.ramp.plan import plan as capacity_plan
 from harness.region.timing_fit import show_or_fit
+from harness.report import capacity as capacity_report
 from harness.report import terminal
 from harness.say import Printer
 from harness.session import Request
@@ -185,6 +188,36 @@ def run(
     if len(documents) > 1:
         printer.ending(terminal.tally(documents))
     return max((EXIT[document["verdict"]] for document in documents), key=[0, 2, 1].index)
+
+
+@app.command()
+def capacity(
+    ramp: Annotated[str, typer.Option(help="calls_per_s, calls, registrations (several by commas), or all.")] = "all",
+    during: Annotated[str, typer.Option(help="normal, failover, or both.")] = "both",
+    n: Annotated[int, typer.Option("--n", min=1, help="Ramps of each; fewer than 3 give no figure.")] = 3,
+    limits: Annotated[
+        str, typer.Option(help="ser_ratio=0.99,srd_p95_s=0.5,… or a TOML file; see docs/capacity.md.")
+    ] = "",
+    levels: Annotated[str, typer.Option(help="Loads of one --ramp, rising: 50,100,200.")] = "",
+    measure_s: Annotated[float, typer.Option(help="How long each level is measured.")] = 10.0,
+    policy: OnePolicy = "default",
+    pbx: Pbx = "stand-in",
+    cell: CellName = "pbx",
+    slot: Slot = 0,
+    out: Out = DEFAULT_OUT,
+    as_json: AsJson = False,
+) -> int:
+    """Raise the load until SER, SRD or media break, in normal operation and during a failover: where is the knee?"""
+    planned = capacity_plan(ramp=ramp, during=during, n=n, measure_s=measure_s, limits=limits, levels=levels)
+    resolved = session.resolve(Request(policy=policy, pbx=pbx, cell=cell, slot=slot, out=out))
+    printer = Printer(quiet=as_json)
+    measured = drive.measure(planned, resolved, say=printer)
+    printer.ending(capacity_report.ending(measured.document, run_dir=str(measured.run_dir.path)))
+    if as_json:
+        print(json.dumps({**measured.document, "run_dir": str(measured.run_dir.path)}))
+    if measured.error is not None:
+        raise measured.error
+    return 0
 
 
 @app.command()

@@ -15,7 +15,13 @@ from harness.checkers.outage import IN_A_ROW
 from harness.history import Op
 from harness.results import split_clock
 
-WORDS = {"options": "OPTIONS", "register": "REGISTER", "new_call": "new calls", "media": "media"}
+WORDS = {
+    "options": "OPTIONS",
+    "register": "REGISTER",
+    "new_call": "new calls",
+    "media": "media",
+    "load": "background calls",
+}
 """What a person calls the clocks."""
 
 

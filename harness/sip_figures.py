@@ -39,7 +39,7 @@ def figures(evidence: Evidence) -> dict[str, Any] | None:
     return {
         span: {
             **_registration([p for p in registers if _span_of(p.invoke.time_ns, evidence) == span]),
-            **_sessions(
+            **sessions(
                 [p for p in calls if _span_of(p.invoke.time_ns, evidence) == span],
                 [op for op in ends if _span_of(op.time_ns, evidence) == span],
             ),
@@ -70,7 +70,8 @@ def _registration(pairs: Sequence[Pair]) -> dict[str, Any]:
     }
 
 
-def _sessions(pairs: Sequence[Pair], byes: Sequence[Op]) -> dict[str, Any]:
+def sessions(pairs: Sequence[Pair], byes: Sequence[Op]) -> dict[str, Any]:
+    """The figures of some attempts of the new-call clock and of the BYEs that ended their calls."""
     values = [p.end.value for p in pairs if p.end is not None]
     codes = [value.get("code") for value in values]
     asked = len(pairs) - sum(code in REDIRECTED for code in codes if code)

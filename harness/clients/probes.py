@@ -21,6 +21,9 @@ MODULES: dict[ClockName, str] = {
     "register": "harness.clients.register",
     "new_call": "harness.clients.new_call",
 }
+MAX_CPS = 5000
+"""Background calls a second at most."""
+
 MAX_CLIENTS = 10_000
 """Registered clients of one kind at most, in one process."""
 
@@ -80,8 +83,8 @@ class ProbeSpec:
             raise ValueError(f"no probe measures {self.clock!r}; there are {', '.join(MODULES)}")
         if self.transport not in TRANSPORTS:
             raise ValueError(f"{self.clock}: no transport {self.transport!r}; there are {', '.join(TRANSPORTS)}")
-        if not 0.01 <= self.period_s <= 60:
-            raise ValueError(f"{self.clock}: period_s is 0.01-60 s, not {self.period_s}")
+        if not 0.002 <= self.period_s <= 60:
+            raise ValueError(f"{self.clock}: period_s is 0.002-60 s, not {self.period_s}")
         if not 0 < self.deadline_s <= 32:
             raise ValueError(f"{self.clock}: deadline_s is above 0 and at most 32 s (64*T1), not {self.deadline_s}")
 
@@ -264,6 +267,52 @@ IN_FLIGHT_WATCH_S = 34.0
 """A request that was sent into an outage may wait for its timer, 64*T1 = 32 s (RFC 3261 17.1.2.2)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class BackgroundCalls:
+    """SIPp sets up `rate_cps` calls a second on UDP, each held for `hold_s`: load, and no judge of anything."""
+
+    rate_cps: float
+    hold_s: float
+    audio: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate_cps <= MAX_CPS:
+            raise ValueError(f"background calls: rate_cps is above 0 and at most {MAX_CPS}, not {self.rate_cps}")
+        if not 0 < self.hold_s <= 3600:
+            raise ValueError(f"background calls: hold_s is above 0 and at most 3600 s, not {self.hold_s}")
+
+    @property
+    def name(self) -> str:
+        return "load"
+
+    @property
+    def timing(self) -> None:
+        return None
+
+    @property
+    def returns(self) -> bool:
+        return False
+
+    @property
+    def watch_s(self) -> float:
+        return 0.0
+
+    @property
+    def stop_s(self) -> float:
+        return 30.0
+
+    def unmet(self, profile: Any) -> str | None:
+        return not_offered(profile, "udp") or programs.unmet()
+
+    def arguments(self, cell: CellLike) -> list[str]:
+        callers, callee = extensions.of_load(cell.profile.extensions)
+        argv = ["-m", "harness.clients.load", "--to", f"{cell.public_ip}:{port_of(cell.profile, 'udp')}"]
+        argv += ["--domain", cell.profile.sip.domain]
+        argv += ["--callers", f"{callers[0]}-{callers[-1]}", "--callee", str(callee)]
+        argv += ["--rate-cps", f"{self.rate_cps:g}", "--hold-s", f"{self.hold_s:g}", "--process", self.name]
+        return [*argv, *(["--audio"] if self.audio else [])]
+
+
 def sip_options(*, period_s: float = 0.05, deadline_s: float = 0.5, transport: TransportName = "udp") -> ProbeSpec:
     """OPTIONS to the public address: is it answered by a PBX that says it serves?"""
     return ProbeSpec(clock="options", period_s=period_s, deadline_s=deadline_s, transport=transport)
@@ -292,6 +341,11 @@ def registered(*, count: int, kind: str = "ip_phone") -> RegisteredClients:
 def in_flight(*, kind: str = "ip_phone") -> InFlight:
     """Transactions that are always under way: what becomes of those that the fault catches?"""
     return InFlight(kind=kind)
+
+
+def background_calls(*, rate_cps: float, hold_s: float = 10.0, audio: bool = False) -> BackgroundCalls:
+    """Calls that SIPp sets up, holds and ends all the time: what else a PBX is busy with."""
+    return BackgroundCalls(rate_cps=rate_cps, hold_s=hold_s, audio=audio)
 
 
 def recording(profile: Any) -> list[str]:

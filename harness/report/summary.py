@@ -39,7 +39,7 @@ def _phases(results: Mapping[str, Any]) -> str:
     if not results.get("phases"):
         return ""
     names = [name for name, seconds in results["phases"].items() if seconds or name == "unexplained"]
-    return _table(["phase", *names], [["seconds", *(f"{results['phases'][name]:.2f}" for name in names)]])
+    return table(["phase", *names], [["seconds", *(f"{results['phases'][name]:.2f}" for name in names)]])
 
 
 def _clocks(results: Mapping[str, Any]) -> str:
@@ -55,12 +55,12 @@ def _clocks(results: Mapping[str, Any]) -> str:
             else:
                 bounds = f"{row['lower_s']:.3f}–{row['upper_s']:.3f} s" + ("" if row["ended"] else ", never ended")
                 rows.append([words, bounds, f"{row['outages']}, flapping {row['flapping']}"])
-    return _table(["clock", "outage", "count"], rows) if rows else ""
+    return table(["clock", "outage", "count"], rows) if rows else ""
 
 
 def _calls(results: Mapping[str, Any]) -> str:
     calls = results.get("calls")
-    return _table(list(CALL_COLUMNS), [list(call_row(row)) for row in calls["by_kind"]]) if calls else ""
+    return table(list(CALL_COLUMNS), [list(call_row(row)) for row in calls["by_kind"]]) if calls else ""
 
 
 def _in_flight(results: Mapping[str, Any]) -> str:
@@ -75,12 +75,12 @@ def _in_flight(results: Mapping[str, Any]) -> str:
         ]
         for row in (found["by_kind"] if found else ())
     ]  # fmt: skip
-    return _table(head, rows) if rows else ""
+    return table(head, rows) if rows else ""
 
 
 def _checks(results: Mapping[str, Any]) -> str:
     rows = [[c["name"], c["verdict"], str(c["why"]).replace("|", "\\|")] for c in results.get("checks", ())]
-    return _table(["check", "verdict", "why"], rows) if rows else ""
+    return table(["check", "verdict", "why"], rows) if rows else ""
 
 
 def _faults(results: Mapping[str, Any]) -> str:
@@ -88,13 +88,14 @@ def _faults(results: Mapping[str, Any]) -> str:
         [f["name"], str(f["target"]), _seconds(f["landed_at_s"]), _seconds(f["healed_at_s"]), str(f["observed_by"])]
         for f in results.get("faults", ())
     ]
-    return _table(["fault", "target", "landed", "healed", "seen by"], rows) if rows else ""
+    return table(["fault", "target", "landed", "healed", "seen by"], rows) if rows else ""
 
 
 def _seconds(value: float | None) -> str:
     return "never" if value is None else f"+{value:.2f} s"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
     lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
     return "\n".join(lines) + "\n"

@@ -16,11 +16,9 @@ from tests.unit.synthetic import at, evidence_of, nemesis_ops, op, probe_ops
 FAULT_S, BACK_S, END_S = 5.02, 11.6, 60.0
 
 
-def made(
-    name: str, begin: float, end: float | None, result: Any = "ok", *, code: int | None = 200, **more: Any
-) -> list[Op]:
+def made(name: str, begin: float, end: float | None, result: Any = "ok", *, code: int | None = 200) -> list[Op]:
     kind = name.split("-")[0]
-    value = {"id": name, "kind": kind, "client": "ip_phone", "transport": "udp", **more}
+    value = {"id": name, "kind": kind, "client": "ip_phone", "transport": "udp"}
     ops = [op(begin, "in_flight", "invoke", value, process="in_flight_ip_phone")]
     if end is not None:
         ops.append(op(end, "in_flight", result, {"id": name, "code": code}, process="in_flight_ip_phone"))

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from harness import history
 from harness.clients.kinds import kind
 from harness.clients.population import Population
-from harness.clients.recorder import Recorder
 from harness.clients.sip.reply import Event
 from harness.history import Op
 from tests.unit.virtual_time import VirtualTime
 
 
+class Kept(list[Op]):
+    """In place of a recorder: what is told is here at once."""
+
+    def op(self, f: str, kind: Any, time_ns: int, value: dict[str, Any], *, error: str | None = None) -> None:
+        self.append(Op(time_ns=time_ns, process="clients_mobile", f=f, type=kind, value=value, error=error))
+
+
 class Site:
     """Three mobiles that never open a socket: their events are told by the test."""
 
-    def __init__(self, out: Path) -> None:
-        self._out = out
-        self._recorder = Recorder(out, process="clients_mobile", f="client")
+    def __init__(self) -> None:
+        self._kept = Kept()
         self.population = Population(
             own=kind("mobile"), to=("127.0.0.1", 1), domain="x", password="p", local_ip="127.0.0.1",
-            users=range(1000, 1003), recorder=self._recorder,
+            users=range(1000, 1003), recorder=cast(Any, self._kept),
         )  # fmt: skip
         for user in ("1000", "1001", "1002"):
             self.tell(user, "flow_up", "registered")
@@ -36,16 +39,16 @@ class Site:
 
     def beat(self) -> Op:
         self.population.beat()
-        return [op for op in history.read(self._out) if op.f == "clients_mobile"][-1]
+        return [op for op in self._kept if op.f == "clients_mobile"][-1]
 
     def told(self, user: str) -> list[str]:
-        return [op.value["event"] for op in history.read(self._out) if op.f == "client" and op.value["client"] == user]
+        return [op.value["event"] for op in self._kept if op.f == "client" and op.value["client"] == user]
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Any:
+def site() -> Any:
     async def make() -> Site:
-        return Site(tmp_path / "x.jsonl")
+        return Site()
 
     return asyncio.run(make())
 
