@@ -4,13 +4,14 @@ PY := $(VENV)/bin/python
 BASE_PYTHON ?= python3
 OUT ?= reports/runs
 
-.PHONY: help demo test check setup soak bench clean uninstall
+.PHONY: help demo test check setup regression soak bench clean uninstall
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    crash the active node of a real three-node cluster and measure the failover'
 	@echo 'make check   lint, types and unit tests (no Docker, under a minute)'
 	@echo 'make test    check, then the tests on real parts: side by side those that can be, then those that measure'
+	@echo 'make regression  every scenario of the catalogue'
 	@echo 'make soak    what takes longer: 100 planted blackouts, ten runs in a row, kill -9 ten times'
 	@echo 'make bench   the figures of reports/bench/latest.json'
 	@echo 'make setup   what the others do first: packages, virtual environment, engine, images'
@@ -25,7 +26,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	  $(BASE_PYTHON) -m venv $(VENV) || { echo 'setup: python3-venv is missing: install it and run this again' >&2; exit 2; }; }
 	@echo 'setup: installing Python packages into $(VENV)'
 	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' 2>&1 | grep -v '^WARNING: Location' || true
-	@$(PY) -c 'import harness, boto3, moto, docker, mfusepy, pytest' && touch $@
+	@$(PY) -c 'import harness, boto3, moto, docker, mfusepy, pytest, xdist' && touch $@
 
 setup: $(VENV)/.ready
 	@scripts/setup-host
@@ -46,7 +47,12 @@ test: setup check
 	@$(PY) -m harness.images --localstack --client
 	@$(PY) -m tests.contract -m 'not soak' -q -x
 	@$(PY) -m pytest tests/integration -m 'not soak and not alone' -q -x -n 3 --dist loadfile
-	@$(PY) -m pytest tests/integration scenarios tests/ground_truth -m 'alone and not soak' -q -x --durations=10
+	@$(PY) -m pytest tests/integration scenarios tests/ground_truth -q -x --durations=10 \
+	  -m 'alone and not soak and (smoke or not regression)'
+
+regression: setup
+	@$(PY) -m harness.images --client
+	@$(PY) -m pytest scenarios/regression -q --timeout 600
 
 soak: setup
 	@$(PY) -m pytest tests/integration scenarios -m soak -q --timeout 3600

@@ -16,6 +16,7 @@ ACTIVE_NODE_CRASH = Scenario(
 )
 
 
+@pytest.mark.smoke
 @pytest.mark.regression
 @pytest.mark.integration
 def test_active_node_crash(run_scenario: RunScenario) -> None:

@@ -34,6 +34,7 @@ ACTIVE_NODE_CRASH_ALL_CLIENTS = Scenario(
 )
 
 
+@pytest.mark.smoke
 @pytest.mark.regression
 @pytest.mark.integration
 def test_active_node_crash_all_clients(run_scenario: RunScenario) -> None:

@@ -17,6 +17,7 @@ ACTIVE_NODE_CRASH_IN_FLIGHT = Scenario(
 )
 
 
+@pytest.mark.smoke
 @pytest.mark.regression
 @pytest.mark.integration
 def test_active_node_crash_in_flight(run_scenario: RunScenario) -> None:

@@ -24,6 +24,7 @@ REGISTRATION_STORM = Scenario(
 )
 
 
+@pytest.mark.smoke
 @pytest.mark.regression
 @pytest.mark.integration
 def test_registration_storm(run_scenario: RunScenario) -> None:
