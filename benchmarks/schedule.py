@@ -34,8 +34,10 @@ from harness.cell.cell import Cell
 from harness.cell.policy import load_policy
 from harness.cell.profile import load_profile
 from harness.clients import processes
+from harness.clients.companions import HeldCalls
 from harness.clients.load import SCENARIOS
-from harness.clients.probes import HeldCalls, Spec, port_of, sip_options
+from harness.clients.offers import port_of
+from harness.clients.probes import Spec, sip_options
 from harness.clients.rtp.silence import Floor, noise_floor
 from harness.clock import now_ns
 from harness.command import wait_for

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.clients.new_call import PASSWORD
-from harness.clients.probes import CellLike, Spec
+from harness.clients.offers import CellLike
+from harness.clients.probes import Spec
 from harness.errors import InfrastructureError
 from harness.region import background
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.clock import now_ns
 from harness.errors import InfrastructureError
-from harness.faults.on_node import OnNode
+from harness.faults.on_node import OnCell, OnNode
 from harness.faults.types import Landed
 
 if TYPE_CHECKING:
@@ -49,18 +49,12 @@ class AddressMoved(OnNode):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AddressTaken:
+class AddressTaken(OnCell):
     """The Elastic IP belongs to nobody: packets to it are lost. Healed by giving it back to the active node."""
 
     @property
     def name(self) -> str:
         return "address taken from everybody"
-
-    def resolved(self, cell: Cell) -> AddressTaken:
-        return self
-
-    def unmet(self, cell: Cell) -> str | None:
-        return None
 
     @contextmanager
     def inject(self, cell: Cell) -> Iterator[Landed]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from harness.clock import now_ns
 from harness.errors import InfrastructureError
+from harness.faults.on_node import OnCell
 from harness.faults.types import Landed
 from harness.region.control import Control
 from harness.region.disk import Switches
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SickVolume:
+class SickVolume(OnCell):
     """The data volume behaves so while it is held, wherever it is attached (`Switches` has units and bounds)."""
 
     what: str
@@ -48,12 +49,6 @@ class SickVolume:
         fields = asdict(self)
         del fields["what"]
         return Switches(**fields)
-
-    def resolved(self, cell: Cell) -> SickVolume:
-        return self
-
-    def unmet(self, cell: Cell) -> str | None:
-        return None
 
     @contextmanager
     def inject(self, cell: Cell) -> Iterator[Landed]:

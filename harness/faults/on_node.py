@@ -1,4 +1,5 @@
-"""What faults of one node have in common: a role that becomes a node, and a node that is given back."""
+"""What faults have in common by what they are aimed at: one node (a role that becomes a node, and a node that is given
+back), or the cell as a whole."""
 
 from __future__ import annotations
 
@@ -16,6 +17,16 @@ if TYPE_CHECKING:
 START_TIMEOUT_S = 90.0
 HEAL_TIMEOUT_S = 30.0
 """How long a node that is said to run may refuse the command that heals it: it may just be booting."""
+
+
+class OnCell:
+    """A fault of the cell as a whole: it has no target to resolve, and can be had wherever the cell is."""
+
+    def resolved(self, cell: Cell) -> Self:
+        return self
+
+    def unmet(self, cell: Cell) -> str | None:
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

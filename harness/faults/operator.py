@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from harness.clock import now_ns
 from harness.command import CommandFailed, wait_for
 from harness.errors import InfrastructureError
-from harness.faults.on_node import OnNode
+from harness.faults.on_node import OnCell, OnNode
 from harness.faults.types import Landed
 
 if TYPE_CHECKING:
@@ -76,18 +76,12 @@ class Move(OnNode):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Maintenance:
+class Maintenance(OnCell):
     """The cluster looks on: it starts, stops, monitors and recovers nothing."""
 
     @property
     def name(self) -> str:
         return "maintenance mode"
-
-    def resolved(self, cell: Cell) -> Maintenance:
-        return self
-
-    def unmet(self, cell: Cell) -> str | None:
-        return None
 
     @contextmanager
     def inject(self, cell: Cell) -> Iterator[Landed]:

@@ -12,7 +12,7 @@ from harness import engine
 from harness.clock import now_ns
 from harness.command import CommandFailed, wait_for
 from harness.errors import InfrastructureError
-from harness.faults.on_node import OnNode
+from harness.faults.on_node import OnCell, OnNode
 from harness.faults.process import OfProcesses, names_of
 from harness.faults.types import Landed
 from harness.region.control import Control
@@ -128,18 +128,12 @@ class NoDescriptors(OfProcesses):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VolumeFull:
+class VolumeFull(OnCell):
     """The file system on the volume has no room left: a file of ours takes all of it."""
 
     @property
     def name(self) -> str:
         return "volume: full"
-
-    def resolved(self, cell: Cell) -> VolumeFull:
-        return self
-
-    def unmet(self, cell: Cell) -> str | None:
-        return None
 
     @contextmanager
     def inject(self, cell: Cell) -> Iterator[Landed]:
@@ -167,18 +161,12 @@ class VolumeFull:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoCapacity:
+class NoCapacity(OnCell):
     """The zone has no room: no instance can be started or launched (InsufficientInstanceCapacity)."""
 
     @property
     def name(self) -> str:
         return "no capacity in the zone"
-
-    def resolved(self, cell: Cell) -> NoCapacity:
-        return self
-
-    def unmet(self, cell: Cell) -> str | None:
-        return None
 
     @contextmanager
     def inject(self, cell: Cell) -> Iterator[Landed]:

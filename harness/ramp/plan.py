@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
 from harness.capacity import Limits
+from harness.clients.companions import MAX_CPS
 from harness.clients.extensions import MAX_HELD
-from harness.clients.probes import MAX_CPS, Spec, background_calls, held_calls, new_calls, registered
+from harness.clients.probes import Spec, background_calls, held_calls, new_calls, registered
 from harness.errors import UsageError
 
 T = TypeVar("T", bound=str)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.capacity import Knee, Level, Limits, broken, next_load, pooled
-from harness.clients.probes import BackgroundCalls, HeldCalls, RegisteredClients
+from harness.clients.companions import BackgroundCalls, HeldCalls, RegisteredClients
 from harness.errors import UsageError
 from harness.history import Op
 from harness.ramp.drive import Ramp, level_row
