@@ -38,6 +38,9 @@ PAUSE_S = 0.15
 GIVE_UP_S = 40.0
 """Longer than the timers of RFC 3261 that end a transaction on UDP (B and F: 32 s): who rings is waited for so long."""
 
+TAKEN_BACK_S = 33.0
+"""A caller that has sent CANCEL waits 64*T1 for the end of its INVITE, and is done then (RFC 3261 9.1)."""
+
 AGREE_S = 2.0
 SETUP_S = 15.0
 BEAT_S = 0.5
@@ -116,7 +119,7 @@ class Lane:
             return
         identity = self._begin()
         try:
-            async with asyncio.timeout(GIVE_UP_S):
+            async with asyncio.timeout(TAKEN_BACK_S):
                 reply = await call.cancel()
                 final = await call.answered
         except TimeoutError:
