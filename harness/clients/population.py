@@ -27,7 +27,7 @@ from harness.clock import now_ns
 from harness.errors import InfrastructureError
 
 BESIDE = 8
-"""How many clients register side by side at the start: no storm yet, and a PBX that is swamped fails its monitor."""
+"""How many clients register side by side at the start, which is no storm yet."""
 
 BEAT_S = 1.0
 TOLD = ("flow_up", "flow_down", "registered", "register_failed")
