@@ -62,10 +62,10 @@ def measure(plan: Plan, resolved: Resolved, *, say: Say) -> Measured:
     say(None, "plan", f"{what}; at most about {report.minutes(plan.at_most_s)}")
     started = datetime.now(UTC)
     with interrupts() as gate, cell_lock(resolved.request.cell, doing="capacity") as held:
+        standing = session.standing_cell(resolved, died=held.died)
         run_dir = RunDir.create(resolved.request.out, scenario="capacity", seed=resolved.request.seed, started=started)
         held.works_in(run_dir.path)
         work = Work(plan=plan, resolved=resolved, run_dir=run_dir, say=say, started=started)
-        standing = session.standing_cell(resolved, died=held.died)
         error: HarnessError | None = None
         try:
             cell = standing or session.bring_up(

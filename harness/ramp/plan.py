@@ -60,6 +60,9 @@ BESIDE = 5
 UP_S: Mapping[RampName, float] = {"calls_per_s": 6.0, "calls": 12.0, "registrations": 14.0}
 """About how long it takes to put a level's load up and to take it away again."""
 
+BROKEN_S = 60.0
+"""How much longer the level may take whose load the PBX does not take."""
+
 FAILOVER_S = 55.0
 """About how long a level during a failover takes on a cell with the tuned policy."""
 
@@ -94,7 +97,7 @@ class Plan:
         for ramp in self.ramps:
             count = len(self.levels[ramp])
             if "normal" in self.during:
-                total += count * (UP_S[ramp] + self.measure_s)
+                total += count * (UP_S[ramp] + self.measure_s) + BROKEN_S
             if "failover" in self.during:
                 total += (1 + math.ceil(math.log2(count + 1))) * FAILOVER_S
         return total * self.n

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.clients.probes import new_calls, sip_options
+from harness.clients.extensions import of_load
+from harness.clients.probes import background_calls, new_calls, sip_options
 
 CELL: Any = SimpleNamespace(
     public_ip="203.0.113.1",
@@ -59,3 +60,18 @@ def test_calls_use_the_two_last_extensions() -> None:
 
 def test_the_password_is_in_no_argument() -> None:
     assert not any("hush" in argument for argument in new_calls().arguments(CELL) + sip_options().arguments(CELL))
+
+
+def test_background_calls_have_extensions_of_their_own_and_a_rate_that_is_one() -> None:
+    argv = background_calls(rate_cps=2.5, hold_s=10).arguments(CELL)
+    assert argv[:2] == ["-m", "harness.clients.load"]
+    callers, callee = of_load(CELL.profile.extensions)
+    assert argv[argv.index("--callers") + 1] == f"{callers[0]}-{callers[-1]}"
+    assert argv[argv.index("--callee") + 1] == str(callee)
+    assert argv[argv.index("--rate-cps") + 1] == "2.5"
+    assert "--audio" not in argv
+    assert background_calls(rate_cps=1, audio=True).arguments(CELL)[-1] == "--audio"
+    wrongs: list[dict[str, float]] = [{"rate_cps": 0}, {"rate_cps": 5001}, {"rate_cps": 1, "hold_s": 0}]
+    for wrong in wrongs:
+        with pytest.raises(ValueError, match="background calls"):
+            background_calls(**wrong)
