@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.checkers.types import Evidence
+from harness.clock import NS_PER_S
 from harness.registrations import Coming, comings
 from harness.results import CheckResult, Verdict
+
+COUNTED_EVERY_S = 5.0
+"""A population tells of itself once a second; one that said nothing for so long has stopped counting."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,10 @@ class RegistrationsBack:
         clients = comings(evidence.ops, fault_ns=fault_ns)
         if not clients:
             return self._result("unknown", "no client was registered when the fault struck", {})
+        silent = self._silent(evidence, {client.kind for client in clients})
+        if silent:
+            why = f"nobody counted the registered clients of kind {', '.join(silent)} to the end"
+            return self._result("unknown", why, {"registered": len(clients)})
         lost = [client for client in clients if client.lost_ns is not None]
         back = [client for client in lost if self._in_time(client, fault_ns)]
         metrics = {"registered": len(clients), "lost": len(lost), "back_in_time": len(back), "within_s": self.within_s}
@@ -47,6 +55,13 @@ class RegistrationsBack:
             why = f"{len(back)} of {len(lost)} were back when the run ended, {ended_s:.0f} s after the fault"
             return self._result("unknown", why, metrics)
         return self._result("fail", why, metrics)
+
+    def _silent(self, evidence: Evidence, kinds: set[str]) -> list[str]:
+        """The kinds whose population stopped telling before the limit, or the run, was over."""
+        over_ns = min(evidence.end_ns, evidence.first_fault_ns + round(self.within_s * NS_PER_S))
+        since_ns = over_ns - round(COUNTED_EVERY_S * NS_PER_S)
+        counted = {op.f for op in evidence.ops if op.time_ns >= since_ns}
+        return sorted(kind for kind in kinds if f"clients_{kind}" not in counted)
 
     def _in_time(self, client: Coming, fault_ns: int) -> bool:
         return client.back_ns is not None and (client.back_ns - fault_ns) / 1e9 <= self.within_s

@@ -19,11 +19,15 @@ def event(seconds: float, client: int, name: str) -> Op:
     return op(seconds, "client", "ok", value, process="clients_desktop")
 
 
-def storm(*, back: int, of: int = 100, back_s: float = 12.0, unmoved: int = 10, end_s: float = 120.0) -> Evidence:
-    """`of` clients lose their flow, `back` of them are registered again; `unmoved` others notice nothing."""
+def storm(
+    *, back: int, of: int = 100, back_s: float = 12.0, unmoved: int = 10, end_s: float = 120.0, counted_s: float = 120.0
+) -> Evidence:
+    """`of` clients lose their flow, `back` of them are registered again; `unmoved` others notice nothing; they are
+    counted once a second for `counted_s`."""
     ops = [event(0.0, n, "registered") for n in range(of + unmoved)]
     ops += [event(LOST_S, n, "flow_down") for n in range(of)]
     ops += [event(back_s, n, "registered") for n in range(back)]
+    ops += [op(float(s), "clients_desktop", "ok", {"up": of}, process="clients_desktop") for s in range(int(counted_s))]
     return evidence_of([*ops, *nemesis_ops()], end_ns=at(end_s))
 
 
@@ -55,6 +59,15 @@ def test_a_run_that_ended_before_the_limit_decides_nothing_but_what_it_saw() -> 
 def test_nobody_registered_is_unknown_and_nobody_lost_is_fine() -> None:
     assert registrations_back().check(evidence_of(nemesis_ops())).verdict == "unknown"
     assert registrations_back().check(storm(back=0, of=0)).verdict == "pass"
+
+
+@pytest.mark.parametrize(("of", "back"), [(0, 0), (100, 50), (100, 100)])
+def test_counting_that_stopped_decides_nothing(of: int, back: int) -> None:
+    result = registrations_back(within_s=60).check(storm(of=of, back=back, counted_s=15))
+    assert (result.verdict, result.why) == (
+        "unknown",
+        "nobody counted the registered clients of kind desktop to the end",
+    )
 
 
 @pytest.mark.parametrize("wrong", [{"min_ratio": 0}, {"min_ratio": 1.1}, {"within_s": 0}])
