@@ -1,8 +1,9 @@
 """What a failover did to registered clients: how many lost their way to the PBX, and the storm of their coming back.
 
 Pure: ops in, the `registrations` of results.json out. A client is back when the PBX has accepted its REGISTER again
-after it lost its flow or a refresh (asleep is not lost); one that noticed nothing (a phone on UDP between two
-refreshes) is counted as that, its binding is the ledger's business.
+after it lost its flow or a refresh (asleep is not lost). One that noticed nothing is counted as that: a phone on UDP
+between two refreshes is reached all the same (its binding is the ledger's business), a client whose connection leads to
+a node that has lost the address is not: it is *unaware*.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ class Coming:
     lost_ns: int | None = None
     back_ns: int | None = None
     refused: int = 0
+    heard_of: bool = False
+    """Anything happened to it after the fault."""
+
+    unaware: bool = False
+    """Its connection leads to a node that has lost the address, and it has not noticed: nobody reaches it."""
 
 
 @dataclass(kw_only=True)
@@ -70,9 +76,15 @@ def figures(ops: Iterable[Op], *, fault_ns: int) -> dict[str, Any] | None:
 
 def _storm(ops: Iterable[Op], fault_ns: int) -> _Storm:
     storm = _Storm()
+    owners: list[str | None] = []
     for op in ops:
         if op.f == "client":
             _take(storm, op, fault_ns)
+        elif op.f == "ownership" and op.type == "ok":
+            owners = [*owners[: 1 if op.time_ns > fault_ns else 0], op.value["address"]]
+    if len(set(owners)) > 1:
+        for client in storm.clients.values():
+            client.unaware = client.transport != "udp" and not client.heard_of
     return storm
 
 
@@ -85,6 +97,7 @@ def _take(storm: _Storm, op: Op, fault_ns: int) -> None:
             client.registered_before and event in ("flow_up", "asleep")
         )
         return
+    client.heard_of = True
     second = (op.time_ns - fault_ns) // NS_PER_S
     if event in ("flow_down", "register_failed"):
         client.lost_ns = op.time_ns if client.lost_ns is None else client.lost_ns
@@ -105,6 +118,7 @@ def _row(clients: Sequence[Coming], fault_ns: int) -> dict[str, Any]:
         "total": len(clients),
         "lost": len(lost),
         "not_back": len(lost) - len(back),
+        "unaware": sum(client.unaware for client in clients),
         "refused": sum(client.refused for client in clients),
         "back_s": {f"{q:.0%}": _quantile(back, len(lost), q) for q in QUANTILES} if lost else None,
     }

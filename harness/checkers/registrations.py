@@ -1,7 +1,7 @@
 """Registered clients that lost their way to the PBX are registered again within a limit, by their own doing.
 
-Those that noticed nothing (a phone on UDP between two refreshes) are not asked here: whether their binding is still
-there is the ledger's business.
+A client that has not even noticed that its connection is dead has lost its way, too. A phone on UDP that noticed
+nothing has not: whether its binding is still there is the ledger's business.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ class RegistrationsBack:
         if silent:
             why = f"nobody counted the registered clients of kind {', '.join(silent)} to the end"
             return self._result("unknown", why, {"registered": len(clients)})
-        lost = [client for client in clients if client.lost_ns is not None]
+        lost = [client for client in clients if client.lost_ns is not None or client.unaware]
         back = [client for client in lost if self._in_time(client, fault_ns)]
         metrics = {"registered": len(clients), "lost": len(lost), "back_in_time": len(back), "within_s": self.within_s}
+        metrics["unaware"] = sum(client.unaware for client in clients)
         if not lost:
             return self._result("pass", f"none of {len(clients)} registered clients lost its way", metrics)
         metrics["ratio"] = round(len(back) / len(lost), 4)

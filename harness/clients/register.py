@@ -23,7 +23,11 @@ EXPIRES_S = 3600
 
 
 class Registrar:
-    """What the attempts of one client share: its binding's Call-ID, the growing CSeq, the challenge it met last."""
+    """What the attempts of one client share: its binding (Call-ID, Contact), the CSeq, the challenge it met last.
+
+    The Contact is that of the first attempt, also where each has a connection of its own: another one each time would
+    be another binding, and a PBX that keeps several would refuse in the end.
+    """
 
     def __init__(self, *, domain: str, credentials: Credentials) -> None:
         self.domain = domain
@@ -31,6 +35,7 @@ class Registrar:
         self.call_id = secrets.token_hex(8)
         self.tag = secrets.token_hex(4)
         self.cseq = 0
+        self.contact: Header | None = None
         self.challenge: Challenge | None = None
         self._uses = 0
 
@@ -58,6 +63,7 @@ class Register:
     def request(self, here: Here) -> bytes:
         own = self._registrar
         own.cseq += 1
+        own.contact = own.contact or here.contact(own.credentials.user)
         uri, aor = f"sip:{own.domain}", f"<sip:{own.credentials.user}@{own.domain}>"
         headers = [
             here.via,
@@ -66,7 +72,7 @@ class Register:
             ("To", aor),
             ("Call-ID", own.call_id),
             ("CSeq", f"{own.cseq} REGISTER"),
-            here.contact(own.credentials.user),
+            own.contact,
             ("Expires", str(EXPIRES_S)),
             *own.authorization(uri),
         ]

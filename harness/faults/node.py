@@ -13,6 +13,7 @@ from harness.command import wait_for
 from harness.errors import InfrastructureError
 from harness.faults.on_node import OnNode
 from harness.faults.types import Landed
+from harness.region.control import Control
 
 if TYPE_CHECKING:
     from harness.cell.cell import Cell
@@ -48,6 +49,70 @@ class PowerOff(OnNode):
             self.heal(cell)
 
     def heal(self, cell: Cell) -> None:
+        self.give_back(cell)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShutDown(OnNode):
+    """The node is shut down in good order, as by EC2 StopInstances: the guest stops what it runs, then its power goes.
+
+    It landed when the guest was asked (the region's journal), or where there is none when EC2 says `stopped`.
+    """
+
+    @property
+    def name(self) -> str:
+        return f"shut down {self.target}"
+
+    @contextmanager
+    def inject(self, cell: Cell) -> Iterator[Landed]:
+        node = cell.node(self.target)
+        try:
+            asked_ns = now_ns()
+            cell.cloud.stop(node.instance_id, power_off=False)
+            yield wait_for(
+                f"the shutdown of {node.name}",
+                lambda: _asked_to_stop(cell, node.name, node.instance_id, since_ns=asked_ns),
+                timeout_s=LAND_TIMEOUT_S,
+            )
+        finally:
+            self.heal(cell)
+
+    def heal(self, cell: Cell) -> None:
+        self.give_back(cell)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostFails(OnNode):
+    """The host under the node dies, and EC2 brings the same instance back on another one after `impaired_s` ("Automatic
+    instance recovery"): same id, same addresses, same volumes, memory lost. Nobody starts it but EC2.
+    """
+
+    impaired_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.impaired_s <= 3600:
+            raise ValueError(f"impaired_s is 0 to 3600 s, not {self.impaired_s}")
+
+    @property
+    def name(self) -> str:
+        return f"host of {self.target} fails"
+
+    @contextmanager
+    def inject(self, cell: Cell) -> Iterator[Landed]:
+        node = cell.node(self.target)
+        try:
+            asked_ns = now_ns()
+            Control(cell.topology).set(recover={"instance_id": node.instance_id, "impaired_s": self.impaired_s})
+            yield wait_for(
+                f"the end of the host of {node.name}",
+                lambda: _journalled(cell, "host_failed", node.name, node.instance_id, since_ns=asked_ns),
+                timeout_s=LAND_TIMEOUT_S,
+            )
+        finally:
+            self.heal(cell)
+
+    def heal(self, cell: Cell) -> None:
+        """EC2 does it; somebody who stopped it meanwhile (fencing) has the last word, then it is started here."""
         self.give_back(cell)
 
 
@@ -89,17 +154,43 @@ class Freeze(OnNode):
 
 
 def _off(cell: Cell, name: str, instance_id: str, *, since_ns: int) -> Landed | None:
-    cut_ns = cell.region_event("links_cut", instance_id=instance_id, since_ns=since_ns)
-    if cut_ns is not None:
-        return Landed(target=name, at_ns=cut_ns, observed_by="region journal: links cut")
-    if cell.cloud.instance_state(instance_id) == "stopped":
-        return Landed(target=name, at_ns=now_ns(), observed_by="EC2: stopped")
-    return None
+    if landed := _journalled(cell, "links_cut", name, instance_id, since_ns=since_ns):
+        return landed
+    return _stopped(cell, name, instance_id)
+
+
+def _stopped(cell: Cell, name: str, instance_id: str) -> Landed | None:
+    if cell.cloud.instance_state(instance_id) != "stopped":
+        return None
+    return Landed(target=name, at_ns=now_ns(), observed_by="EC2: stopped")
+
+
+def _asked_to_stop(cell: Cell, name: str, instance_id: str, *, since_ns: int) -> Landed | None:
+    if landed := _journalled(cell, "shutdown_asked", name, instance_id, since_ns=since_ns):
+        return landed
+    return _stopped(cell, name, instance_id)
+
+
+def _journalled(cell: Cell, event: str, name: str, instance_id: str, *, since_ns: int) -> Landed | None:
+    """What the region's journal tells of an instance, once it does."""
+    at_ns = cell.region_event(event, instance_id=instance_id, since_ns=since_ns)
+    words = event.replace("_", " ")
+    return None if at_ns is None else Landed(target=name, at_ns=at_ns, observed_by=f"region journal: {words}")
 
 
 def power_off(target: str) -> PowerOff:
     """Cut the power of `active`, `standby`, `dc` or a node by name."""
     return PowerOff(target=target)
+
+
+def shut_down(target: str) -> ShutDown:
+    """Shut a node down in good order."""
+    return ShutDown(target=target)
+
+
+def host_fails(target: str, *, impaired_s: float = 10.0) -> HostFails:
+    """The host under a node dies; the same instance comes back by itself, with empty memory."""
+    return HostFails(target=target, impaired_s=impaired_s)
 
 
 def freeze(target: str) -> Freeze:

@@ -25,23 +25,36 @@ FILL = ".pbx-chaos-fill"
 """The file that takes all the room, on the volume: whoever mounts it can remove it."""
 
 LIMITS = "/run/pbx-chaos-nofile"
-STARVE = r"""
+AS_OWNER = r"""
+as_owner() { # PID COMMAND …: only the user that a process runs as may change its limits, not even root
+    uid=$(awk '/^Uid:/ { print $2 }' "/proc/$1/status") gid=$(awk '/^Gid:/ { print $2 }' "/proc/$1/status"); shift
+    setpriv --reuid "$uid" --regid "$gid" --clear-groups "$@"
+}
+"""
+STARVE = (
+    AS_OWNER
+    + r"""
 set -e; names=$1; most=$2; kept=$3; hit=
 for folder in /proc/[0-9]*; do
     read -r comm <"$folder/comm" 2>/dev/null || continue
     case " $names " in *" $comm "*) ;; *) continue ;; esac
     pid=${folder#/proc/}
-    was=$(prlimit --pid "$pid" --nofile --noheadings --raw --output SOFT 2>/dev/null) || continue
+    was=$(as_owner "$pid" prlimit --pid "$pid" --nofile --noheadings --raw --output SOFT)
     echo "$pid $was" >>"$kept"
-    prlimit --pid "$pid" --nofile="$most": && hit="$hit $pid"
+    as_owner "$pid" prlimit --pid "$pid" --nofile="$most":
+    hit="$hit $pid"
 done
 [ -n "$hit" ] || { echo "no process called $names runs here" >&2; exit 3; }
 """
-FEED = r"""
+)
+FEED = (
+    AS_OWNER
+    + r"""
 kept=$1; [ -e "$kept" ] || exit 0
-while read -r pid was; do prlimit --pid "$pid" --nofile="$was": 2>/dev/null || true; done <"$kept"
+while read -r pid was; do as_owner "$pid" prlimit --pid "$pid" --nofile="$was": 2>/dev/null || true; done <"$kept"
 rm -f "$kept"
 """
+)
 FULL = r"""
 set -e; cd "$1"; rm -f "$2"; : >"$2"
 size=$(df --output=avail -B1 . | tail -n1 | tr -d ' '); at=0

@@ -120,11 +120,12 @@ def registration_lines(results: Mapping[str, Any]) -> list[str]:
 
 
 def _registration_text(row: Mapping[str, Any]) -> str:
+    unaware = f"; {row['unaware']} do not know yet that their connection is dead" if row.get("unaware") else ""
     if not row["lost"]:
-        return f"{row['total']}: none noticed anything"
+        return f"{row['total']}: none noticed anything{unaware}"
     back = ", ".join(f"{share} {'never' if s is None else f'{s:.1f} s'}" for share, s in row["back_s"].items())
     refused = f", {row['refused']} refusals" if row["refused"] else ""
-    return f"{row['total']}: {row['lost']} lost their way, back after {back}{refused}"
+    return f"{row['total']}: {row['lost']} lost their way, back after {back}{refused}{unaware}"
 
 
 def in_flight_lines(results: Mapping[str, Any]) -> list[str]:

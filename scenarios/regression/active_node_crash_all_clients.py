@@ -18,6 +18,7 @@ ACTIVE_NODE_CRASH_ALL_CLIENTS = Scenario(
         sip_options(period_s=0.5, transport="wss"),
         registrations(period_s=0.5),
         registrations(period_s=1, transport="tls"),
+        registrations(period_s=1, transport="wss"),
         new_calls(period_s=0.2),
         new_calls(period_s=1, transport="tls"),
         held_calls(kind="ip_phone", count=8),

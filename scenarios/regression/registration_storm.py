@@ -14,9 +14,8 @@ REGISTRATION_STORM = Scenario(
     probes=[
         sip_options(period_s=0.1),
         registrations(period_s=0.5),
-        registered(kind="desktop", count=1300),
+        registered(kind="desktop", count=1500),
         registered(kind="mobile", count=300),
-        registered(kind="webrtc", count=200),
         registered(kind="ip_phone", count=200),
     ],
     timeline=[at(2, power_off("active"), hold_s=12)],

@@ -18,7 +18,7 @@ from harness.errors import InfrastructureError
 from harness.faults.address import address_moved, address_taken
 from harness.faults.disk import volume_hangs, volume_slow
 from harness.faults.network import black_hole, loss, partition
-from harness.faults.node import freeze
+from harness.faults.node import freeze, host_fails, shut_down
 from harness.faults.operator import move, standby
 from harness.faults.process import crash, hang
 from harness.faults.resources import no_capacity, no_descriptors, slow_cpu, volume_full
@@ -72,18 +72,6 @@ def test_what_hangs_does_nothing_and_goes_on_when_healed(untended: Cell, part: s
     assert states(node, name) and not states(node, name) & {"T"}
     heal_twice(fault, untended)
     assert untended.left_behind() == []
-
-
-def test_what_crashes_is_gone(untended: Cell) -> None:
-    fault = crash("active", "prompts").resolved(untended)
-    assert fault.unmet(untended) is not None
-    fault = crash("active", "sessions").resolved(untended)
-    node = untended.node(fault.target)
-    with fault.inject(untended):
-        assert states(node, "redis-server") == set()
-    heal_twice(fault, untended)
-    with pytest.raises(InfrastructureError, match="no process called redis-server"), fault.inject(untended):
-        pytest.fail("landed on nobody")
 
 
 def ping(node: Node, address: str, *, size_bytes: int = 56) -> bool:
@@ -156,6 +144,27 @@ def test_a_volume_that_hangs_answers_nobody_and_then_everybody(untended: Cell) -
         argv = ["dd", "if=/dev/zero", f"of={untended.profile.data_dir}/.written", "bs=4k", "count=1", "oflag=direct"]
         assert node.run(argv, timeout_s=10).took_s > 0.3
     node.run(["rm", f"{untended.profile.data_dir}/.written"], timeout_s=5)
+
+
+def test_a_node_is_shut_down_in_good_order_or_comes_back_from_a_dead_host(untended: Cell) -> None:
+    node = untended.node("pbx-3" if untended.cluster().active != "pbx-3" else "pbx-2")
+    with shut_down(node.name).inject(untended) as landed:
+        assert landed.observed_by == "region journal: shutdown asked"
+        untended.cloud.wait_state(node.instance_id, "stopped", timeout_s=40)
+    assert untended.cloud.instance_state(node.instance_id) == "running"
+    with host_fails(node.name, impaired_s=0.5).inject(untended) as landed:
+        assert landed.observed_by == "region journal: host failed"
+        assert untended.cloud.instance_state(node.instance_id) == "running"
+        wait_for("the node", lambda: ran(node), timeout_s=30)
+    heal_twice(host_fails(node.name), untended)
+    wait_for("all online", lambda: len(untended.cluster().online) == 3, timeout_s=40)
+
+
+def ran(node: Node) -> bool:
+    try:
+        return node.run(["true"], timeout_s=1, check=False).ok
+    except CommandFailed:
+        return False
 
 
 def test_a_frozen_node_stands_still_and_goes_on(untended: Cell) -> None:
@@ -231,3 +240,16 @@ def test_the_address_may_be_moved_or_taken_behind_the_clusters_back(untended: Ce
         heal_twice(each, untended)
         assert untended.cloud.address_owner(untended.allocation_id) == owner
         wait_answer(untended.client_pid(1), address=untended.public_ip, port=5060, timeout_s=2)
+
+
+def test_what_crashes_is_gone(untended: Cell) -> None:
+    """The last of them: nobody starts it again before the cluster tends to it."""
+    fault = crash("active", "prompts").resolved(untended)
+    assert fault.unmet(untended) is not None
+    fault = crash("active", "sessions").resolved(untended)
+    node = untended.node(fault.target)
+    with fault.inject(untended):
+        assert states(node, "redis-server") == set()
+    heal_twice(fault, untended)
+    with pytest.raises(InfrastructureError, match="no process called redis-server"), fault.inject(untended):
+        pytest.fail("landed on nobody")

@@ -12,7 +12,7 @@ from harness.errors import InfrastructureError
 from harness.faults.address import address_moved, address_taken
 from harness.faults.disk import volume_corrupts, volume_errors, volume_hangs, volume_lies, volume_slow
 from harness.faults.network import black_hole, loss, partition
-from harness.faults.node import freeze
+from harness.faults.node import freeze, host_fails, shut_down
 from harness.faults.operator import maintenance, move, standby
 from harness.faults.process import crash, hang
 from harness.faults.resources import no_capacity, no_descriptors, slow_cpu, volume_full
@@ -50,6 +50,8 @@ def cell() -> Any:
         (volume_corrupts(0.01), "volume: 1% of reads corrupted"),
         (volume_lies(), "volume: lying flushes"),
         (freeze("active"), "freeze active"),
+        (shut_down("standby"), "shut down standby"),
+        (host_fails("active"), "host of active fails"),
         (standby("active"), "standby of active"),
         (move(), "move away from active"),
         (maintenance(), "maintenance mode"),
@@ -80,6 +82,7 @@ def test_it_has_a_name_and_is_what_was_written_down(fault: Fault, name: str) -> 
         (lambda: volume_errors(), "say what fails"),
         (lambda: volume_errors(read=2), "read_error_ratio must be between 0 and 1"),
         (lambda: volume_slow(), "say how slow"),
+        (lambda: host_fails("active", impaired_s=-1), "impaired_s is"),
         (lambda: slow_cpu("active", 2), "share is that of one core"),
     ],
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 from harness.history import Op
 from harness.registrations import figures
+from harness.report.terminal import registration_lines
 from tests.unit.synthetic import at, op
 
 
@@ -49,6 +50,21 @@ def test_refusals_peaks_and_kinds() -> None:
     found = of(*ops)
     assert (found["refused"], found["peak_handshakes_per_s"], found["peak_registers_per_s"]) == (1, 2, 1)
     assert [(r["kind"], r["lost"], r["back_s"]) for r in found["by_kind"]][1] == ("ip_phone", 0, None)
+
+
+def owner(seconds: float, name: str) -> Op:
+    return op(seconds, "ownership", "ok", {"address": name, "mounted": [name], "pbx": [name]})
+
+
+def test_a_silent_client_on_a_stream_is_unaware_where_the_address_moved_and_only_there() -> None:
+    clients = [event(0, "a", "registered"), event(0, "b", "registered"), event(0, "p", "registered", kind="ip_phone")]
+    clients += [event(7, "a", "flow_down"), event(8, "a", "registered")]
+    stayed, moved = [owner(0, "pbx-1"), owner(9, "pbx-1")], [owner(0, "pbx-1"), owner(9, "pbx-2")]
+    assert of(*clients, *stayed)["unaware"] == 0
+    assert of(*clients, *moved)["unaware"] == 1
+    assert registration_lines({"registrations": of(*clients, *moved)})[0].startswith(
+        "3: 1 lost their way, back after 50% 3.0 s, 90% 3.0 s, 99% 3.0 s, 100% 3.0 s; 1 do not know yet that"
+    )
 
 
 def test_who_was_not_registered_before_the_fault_does_not_count() -> None:

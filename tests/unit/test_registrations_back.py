@@ -9,7 +9,7 @@ import pytest
 from harness.checkers.registrations import registrations_back
 from harness.checkers.types import Evidence
 from harness.history import Op
-from tests.unit.synthetic import at, evidence_of, nemesis_ops, op
+from tests.unit.synthetic import at, evidence_of, nemesis_ops, op, ownership_ops
 
 LOST_S, FAULT_S = 8.0, 5.02
 
@@ -35,7 +35,14 @@ def test_enough_in_time_pass() -> None:
     result = registrations_back(min_ratio=0.99, within_s=30).check(storm(back=99))
     assert result.verdict == "pass"
     assert result.why == "99 of 100 clients that lost their way were registered again within 30 s"
-    assert result.metrics == {"registered": 110, "lost": 100, "back_in_time": 99, "within_s": 30, "ratio": 0.99}
+    assert result.metrics == {
+        "registered": 110,
+        "lost": 100,
+        "back_in_time": 99,
+        "within_s": 30,
+        "unaware": 0,
+        "ratio": 0.99,
+    }
 
 
 @pytest.mark.parametrize(
@@ -74,3 +81,11 @@ def test_counting_that_stopped_decides_nothing(of: int, back: int) -> None:
 def test_a_limit_that_is_none_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"min_ratio is|a limit is"):
         registrations_back(**wrong)
+
+
+def test_who_does_not_know_that_its_connection_is_dead_has_lost_its_way() -> None:
+    """The clean run's owners: the address moves from pbx-1 to pbx-2."""
+    evidence = storm(back=100, unmoved=10)
+    moved = evidence_of([*evidence.ops, *ownership_ops()], end_ns=evidence.end_ns)
+    result = registrations_back(min_ratio=0.99, within_s=30).check(moved)
+    assert (result.verdict, result.metrics["lost"], result.metrics["unaware"]) == ("fail", 110, 10)
