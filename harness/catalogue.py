@@ -12,7 +12,7 @@ import inspect
 import pkgutil
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -139,22 +139,27 @@ def _modules(package: str) -> list[ModuleType]:
     return [importlib.import_module(f"{package}.{info.name}") for info in pkgutil.iter_modules(paths)]
 
 
+def fault_factories() -> list[tuple[str, type, Callable[..., object]]]:
+    """Every fault by the name that users write: the name, the class that is made, and the factory."""
+    return _factories("harness.faults", "inject")
+
+
 def _builders(package: str, needs: str | None) -> list[dict[str, str]]:
-    """Public dataclasses of a package that are no protocols, under the name users write (the factory's)."""
-    rows = []
+    """What the factories of a package make, under the names that users write."""
+    return [{"name": name, "summary": _first_line(factory)} for name, _, factory in _factories(package, needs)]
+
+
+def _factories(package: str, needs: str | None) -> list[tuple[str, type, Callable[..., object]]]:
+    """Functions of a package that return a dataclass, one that has `needs` where that is given."""
+    found: list[tuple[str, type, Callable[..., object]]] = []
     for module in _modules(package):
-        classes = {
-            value
-            for value in vars(module).values()
-            if inspect.isclass(value) and value.__module__ == module.__name__ and is_dataclass(value)
-        }
+        classes = {v.__name__: v for v in vars(module).values() if inspect.isclass(v) and is_dataclass(v)}
         for name, value in vars(module).items():
             if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_"):
-                made = inspect.signature(value, eval_str=False).return_annotation
-                kinds = {c.__name__: c for c in classes}
-                if made in kinds and (needs is None or hasattr(kinds[made], needs)):
-                    rows.append({"name": name, "summary": _first_line(value)})
-    return sorted(rows, key=lambda row: row["name"])
+                made = classes.get(str(inspect.signature(value, eval_str=False).return_annotation))
+                if made is not None and (needs is None or hasattr(made, needs)):
+                    found.append((name, made, value))
+    return sorted(found, key=lambda row: row[0])
 
 
 def _checker_lines() -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from harness.clock import now_ns
 from harness.errors import InfrastructureError
@@ -22,6 +22,10 @@ class AddressMoved(OnNode):
 
     Healed by giving it back to the active node, unless the cluster has done so.
     """
+
+    observable: ClassVar[str] = "EC2: associated with the other node"
+    healed_by: ClassVar[str] = "given back to the active node, unless the cluster did"
+    runs_on: ClassVar[str] = "EC2"
 
     @property
     def name(self) -> str:
@@ -51,6 +55,10 @@ class AddressMoved(OnNode):
 @dataclass(frozen=True, kw_only=True)
 class AddressTaken(OnCell):
     """The Elastic IP belongs to nobody: packets to it are lost. Healed by giving it back to the active node."""
+
+    observable: ClassVar[str] = "EC2: associated with nobody"
+    healed_by: ClassVar[str] = "given back to the active node, unless the cluster did"
+    runs_on: ClassVar[str] = "EC2"
 
     @property
     def name(self) -> str:

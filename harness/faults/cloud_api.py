@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.clock import now_ns
 from harness.command import wait_for
@@ -32,6 +32,10 @@ CALLERS = ("*", "harness")
 @dataclass(frozen=True, kw_only=True)
 class ApiFault:
     """Calls of `callers` (roles, nodes by name, `*`: all nodes, `harness`) fare as `kind` says; see `Rule`."""
+
+    observable: ClassVar[str] = "the region's rule, how many calls it struck (cloud-calls.jsonl)"
+    healed_by: ClassVar[str] = "the rule is removed"
+    runs_on: ClassVar[str] = "the local region only"
 
     kind: Kind
     services: tuple[str, ...] = ("*",)
@@ -99,6 +103,10 @@ class ApiFault:
 @dataclass(frozen=True, kw_only=True)
 class MetadataFault(OnNode):
     """Instance metadata of one node fails: `refused`, `silent` (taken, never answered) or `throttled` (503)."""
+
+    observable: ClassVar[str] = "the metadata service's mode"
+    healed_by: ClassVar[str] = "the mode is on"
+    runs_on: ClassVar[str] = "the local region only"
 
     mode: str = "refused"
 

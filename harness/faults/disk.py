@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from harness.clock import now_ns
 from harness.errors import InfrastructureError
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class SickVolume(OnCell):
     """The data volume behaves so while it is held, wherever it is attached (`Switches` has units and bounds)."""
+
+    observable: ClassVar[str] = "what the volume's server says it does"
+    healed_by: ClassVar[str] = "its switches are off again"
+    runs_on: ClassVar[str] = "the local region only: EC2 can pause I/O (FIS), no more"
 
     what: str
     read_error_ratio: float = 0.0

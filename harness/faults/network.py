@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from harness.clock import WallOffset
 from harness.faults.on_node import OnNode
@@ -40,6 +40,10 @@ class Cut(OnNode):
 
     `in`: what comes to the node, `out`: what it sends.
     """
+
+    observable: ClassVar[str] = "a table of the guest's packet filter with its own name, which counts what it drops"
+    healed_by: ClassVar[str] = "the table is removed; a node that was fenced is started"
+    runs_on: ClassVar[str] = "EC2, but one that cuts SSM off must end by itself: not yet"
 
     others: str = "peers"
     direction: Direction = "both"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from harness import engine
 from harness.clock import now_ns
@@ -29,6 +29,10 @@ class PowerOff(OnNode):
     the links were cut (the exact moment), or where there is no such journal when EC2 says `stopped`. Healed by starting
     the instance, unless someone (fencing) already did.
     """
+
+    observable: ClassVar[str] = "region journal: links cut; EC2: stopped"
+    healed_by: ClassVar[str] = "the instance is started"
+    runs_on: ClassVar[str] = "EC2 (StopInstances, SkipOsShutdown)"
 
     @property
     def name(self) -> str:
@@ -59,6 +63,10 @@ class ShutDown(OnNode):
     It landed when the guest was asked (the region's journal), or where there is none when EC2 says `stopped`.
     """
 
+    observable: ClassVar[str] = "region journal: shutdown asked; EC2: stopped"
+    healed_by: ClassVar[str] = "the instance is started"
+    runs_on: ClassVar[str] = "EC2 (StopInstances)"
+
     @property
     def name(self) -> str:
         return f"shut down {self.target}"
@@ -86,6 +94,10 @@ class HostFails(OnNode):
     """The host under the node dies, and EC2 brings the same instance back on another one after `impaired_s` ("Automatic
     instance recovery"): same id, same addresses, same volumes, memory lost. Nobody starts it but EC2.
     """
+
+    observable: ClassVar[str] = "EC2: system status impaired, state running; region journal: host failed"
+    healed_by: ClassVar[str] = "EC2 brings it back; one that was fenced meanwhile is started"
+    runs_on: ClassVar[str] = "the local region only: nobody can fail a host of AWS"
 
     impaired_s: float = 10.0
 
@@ -122,6 +134,10 @@ class Freeze(OnNode):
 
     Its links stay up, its kernel answers nobody. A stand-in for a stalled hypervisor; EC2 offers nothing like it.
     """
+
+    observable: ClassVar[str] = "engine: paused; nothing answers"
+    healed_by: ClassVar[str] = "the machine goes on; one that was fenced is started"
+    runs_on: ClassVar[str] = "the local region only: nobody can freeze an EC2 instance from outside"
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from harness.clock import now_ns
 from harness.command import CommandFailed, wait_for
@@ -28,6 +28,10 @@ CONFIG = ("crm_attribute", "--type", "crm_config", "--name")
 @dataclass(frozen=True, kw_only=True)
 class Standby(OnNode):
     """The node stays a member and runs nothing: what it runs moves away in good order (a switchover)."""
+
+    observable: ClassVar[str] = "the node attribute standby=on"
+    healed_by: ClassVar[str] = "the attribute is removed"
+    runs_on: ClassVar[str] = "EC2, by SSM"
 
     @property
     def name(self) -> str:
@@ -56,6 +60,10 @@ class Standby(OnNode):
 class Move(OnNode):
     """`crm_resource --move` of the service away from a node; the constraint that it leaves is cleared when healed."""
 
+    observable: ClassVar[str] = "a location constraint cli-ban-…"
+    healed_by: ClassVar[str] = "the constraint is cleared"
+    runs_on: ClassVar[str] = "EC2, by SSM"
+
     @property
     def name(self) -> str:
         return f"move away from {self.target}"
@@ -78,6 +86,10 @@ class Move(OnNode):
 @dataclass(frozen=True, kw_only=True)
 class Maintenance(OnCell):
     """The cluster looks on: it starts, stops, monitors and recovers nothing."""
+
+    observable: ClassVar[str] = "the cluster property maintenance-mode"
+    healed_by: ClassVar[str] = "the property is removed"
+    runs_on: ClassVar[str] = "EC2, by SSM"
 
     @property
     def name(self) -> str:

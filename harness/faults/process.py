@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from harness.clock import WallOffset
 from harness.command import CommandFailed
@@ -102,6 +102,10 @@ class Crash(OfProcesses):
     """SIGKILL: the process is gone from one moment to the next, its node goes on. Whoever watches it may start it anew;
     there is nothing to heal but a node that was fenced for it."""
 
+    observable: ClassVar[str] = "no process of that name is there"
+    healed_by: ClassVar[str] = "the cluster starts it again; a node that was fenced for it is started"
+    runs_on: ClassVar[str] = "EC2, by SSM"
+
     @property
     def name(self) -> str:
         return f"crash {self.part} on {self.target}"
@@ -120,6 +124,10 @@ class Crash(OfProcesses):
 @dataclass(frozen=True, kw_only=True)
 class Hang(OfProcesses):
     """SIGSTOP: the process is there, holds its sockets and files, and does nothing. Healed by SIGCONT."""
+
+    observable: ClassVar[str] = "its processes are in state T"
+    healed_by: ClassVar[str] = "SIGCONT; a node that was fenced for it is started"
+    runs_on: ClassVar[str] = "EC2, by SSM"
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from harness import engine
 from harness.clock import now_ns
@@ -75,6 +75,10 @@ class SlowCpu(OnNode):
     By the engine's CPU quota; on EC2 only the instance's own credits can do that.
     """
 
+    observable: ClassVar[str] = "the engine's CPU quota"
+    healed_by: ClassVar[str] = "no quota; a node that was fenced is started"
+    runs_on: ClassVar[str] = "the local region only: on EC2 the instance's own credits"
+
     share: float = 0.1
 
     def __post_init__(self) -> None:
@@ -113,6 +117,10 @@ class SlowCpu(OnNode):
 class NoDescriptors(OfProcesses):
     """The processes of a part may open no file and no connection beyond `most` descriptors; those they have stay."""
 
+    observable: ClassVar[str] = "RLIMIT_NOFILE of the processes"
+    healed_by: ClassVar[str] = "the limit that was; gone with the node's memory, too"
+    runs_on: ClassVar[str] = "EC2, by SSM"
+
     most: int = 1
 
     @property
@@ -143,6 +151,10 @@ class NoDescriptors(OfProcesses):
 @dataclass(frozen=True, kw_only=True)
 class VolumeFull(OnCell):
     """The file system on the volume has no room left: a file of ours takes all of it."""
+
+    observable: ClassVar[str] = "no byte of the file system is free"
+    healed_by: ClassVar[str] = "our file is removed, wherever the volume is mounted by then"
+    runs_on: ClassVar[str] = "EC2, by SSM"
 
     @property
     def name(self) -> str:
@@ -176,6 +188,10 @@ class VolumeFull(OnCell):
 @dataclass(frozen=True, kw_only=True)
 class NoCapacity(OnCell):
     """The zone has no room: no instance can be started or launched (InsufficientInstanceCapacity)."""
+
+    observable: ClassVar[str] = "starts and launches fail with InsufficientInstanceCapacity"
+    healed_by: ClassVar[str] = "there is room again"
+    runs_on: ClassVar[str] = "the local region only"
 
     @property
     def name(self) -> str:
