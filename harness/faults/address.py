@@ -25,7 +25,7 @@ class AddressMoved(OnNode):
 
     observable: ClassVar[str] = "EC2: associated with the other node"
     healed_by: ClassVar[str] = "given back to the active node, unless the cluster did"
-    runs_on: ClassVar[str] = "EC2"
+    on_ec2: ClassVar[str] = "yes"
 
     @property
     def name(self) -> str:
@@ -58,7 +58,7 @@ class AddressTaken(OnCell):
 
     observable: ClassVar[str] = "EC2: associated with nobody"
     healed_by: ClassVar[str] = "given back to the active node, unless the cluster did"
-    runs_on: ClassVar[str] = "EC2"
+    on_ec2: ClassVar[str] = "yes"
 
     @property
     def name(self) -> str:

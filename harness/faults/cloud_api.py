@@ -35,7 +35,7 @@ class ApiFault:
 
     observable: ClassVar[str] = "the region's rule, how many calls it struck (cloud-calls.jsonl)"
     healed_by: ClassVar[str] = "the rule is removed"
-    runs_on: ClassVar[str] = "the local region only"
+    on_ec2: ClassVar[str] = "no"
 
     kind: Kind
     services: tuple[str, ...] = ("*",)
@@ -106,7 +106,7 @@ class MetadataFault(OnNode):
 
     observable: ClassVar[str] = "the metadata service's mode"
     healed_by: ClassVar[str] = "the mode is on"
-    runs_on: ClassVar[str] = "the local region only"
+    on_ec2: ClassVar[str] = "no"
 
     mode: str = "refused"
 

@@ -28,7 +28,7 @@ class SickVolume(OnCell):
 
     observable: ClassVar[str] = "what the volume's server says it does"
     healed_by: ClassVar[str] = "its switches are off again"
-    runs_on: ClassVar[str] = "the local region only: EC2 can pause I/O (FIS), no more"
+    on_ec2: ClassVar[str] = "no: it can pause I/O (FIS), no more"
 
     what: str
     read_error_ratio: float = 0.0

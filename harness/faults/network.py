@@ -43,7 +43,7 @@ class Cut(OnNode):
 
     observable: ClassVar[str] = "a table of the guest's packet filter with its own name, which counts what it drops"
     healed_by: ClassVar[str] = "the table is removed; a node that was fenced is started"
-    runs_on: ClassVar[str] = "EC2, but one that cuts SSM off must end by itself: not yet"
+    on_ec2: ClassVar[str] = "by SSM, but one that cuts SSM off must end by itself: not yet"
 
     others: str = "peers"
     direction: Direction = "both"

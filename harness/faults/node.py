@@ -32,7 +32,7 @@ class PowerOff(OnNode):
 
     observable: ClassVar[str] = "region journal: links cut; EC2: stopped"
     healed_by: ClassVar[str] = "the instance is started"
-    runs_on: ClassVar[str] = "EC2 (StopInstances, SkipOsShutdown)"
+    on_ec2: ClassVar[str] = "yes (StopInstances, SkipOsShutdown)"
 
     @property
     def name(self) -> str:
@@ -65,7 +65,7 @@ class ShutDown(OnNode):
 
     observable: ClassVar[str] = "region journal: shutdown asked; EC2: stopped"
     healed_by: ClassVar[str] = "the instance is started"
-    runs_on: ClassVar[str] = "EC2 (StopInstances)"
+    on_ec2: ClassVar[str] = "yes (StopInstances)"
 
     @property
     def name(self) -> str:
@@ -97,7 +97,7 @@ class HostFails(OnNode):
 
     observable: ClassVar[str] = "EC2: system status impaired, state running; region journal: host failed"
     healed_by: ClassVar[str] = "EC2 brings it back; one that was fenced meanwhile is started"
-    runs_on: ClassVar[str] = "the local region only: nobody can fail a host of AWS"
+    on_ec2: ClassVar[str] = "no: nobody can fail a host of AWS"
 
     impaired_s: float = 10.0
 
@@ -137,7 +137,7 @@ class Freeze(OnNode):
 
     observable: ClassVar[str] = "engine: paused; nothing answers"
     healed_by: ClassVar[str] = "the machine goes on; one that was fenced is started"
-    runs_on: ClassVar[str] = "the local region only: nobody can freeze an EC2 instance from outside"
+    on_ec2: ClassVar[str] = "no: nobody can freeze an EC2 instance from outside"
 
     @property
     def name(self) -> str:

@@ -31,7 +31,7 @@ class Standby(OnNode):
 
     observable: ClassVar[str] = "the node attribute standby=on"
     healed_by: ClassVar[str] = "the attribute is removed"
-    runs_on: ClassVar[str] = "EC2, by SSM"
+    on_ec2: ClassVar[str] = "by SSM"
 
     @property
     def name(self) -> str:
@@ -62,7 +62,7 @@ class Move(OnNode):
 
     observable: ClassVar[str] = "a location constraint cli-ban-…"
     healed_by: ClassVar[str] = "the constraint is cleared"
-    runs_on: ClassVar[str] = "EC2, by SSM"
+    on_ec2: ClassVar[str] = "by SSM"
 
     @property
     def name(self) -> str:
@@ -89,7 +89,7 @@ class Maintenance(OnCell):
 
     observable: ClassVar[str] = "the cluster property maintenance-mode"
     healed_by: ClassVar[str] = "the property is removed"
-    runs_on: ClassVar[str] = "EC2, by SSM"
+    on_ec2: ClassVar[str] = "by SSM"
 
     @property
     def name(self) -> str:

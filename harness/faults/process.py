@@ -104,7 +104,7 @@ class Crash(OfProcesses):
 
     observable: ClassVar[str] = "no process of that name is there"
     healed_by: ClassVar[str] = "the cluster starts it again; a node that was fenced for it is started"
-    runs_on: ClassVar[str] = "EC2, by SSM"
+    on_ec2: ClassVar[str] = "by SSM"
 
     @property
     def name(self) -> str:
@@ -127,7 +127,7 @@ class Hang(OfProcesses):
 
     observable: ClassVar[str] = "its processes are in state T"
     healed_by: ClassVar[str] = "SIGCONT; a node that was fenced for it is started"
-    runs_on: ClassVar[str] = "EC2, by SSM"
+    on_ec2: ClassVar[str] = "by SSM"
 
     @property
     def name(self) -> str:

@@ -77,7 +77,7 @@ class SlowCpu(OnNode):
 
     observable: ClassVar[str] = "the engine's CPU quota"
     healed_by: ClassVar[str] = "no quota; a node that was fenced is started"
-    runs_on: ClassVar[str] = "the local region only: on EC2 the instance's own credits"
+    on_ec2: ClassVar[str] = "no: only the instance's own credits"
 
     share: float = 0.1
 
@@ -119,7 +119,7 @@ class NoDescriptors(OfProcesses):
 
     observable: ClassVar[str] = "RLIMIT_NOFILE of the processes"
     healed_by: ClassVar[str] = "the limit that was; gone with the node's memory, too"
-    runs_on: ClassVar[str] = "EC2, by SSM"
+    on_ec2: ClassVar[str] = "by SSM"
 
     most: int = 1
 
@@ -154,7 +154,7 @@ class VolumeFull(OnCell):
 
     observable: ClassVar[str] = "no byte of the file system is free"
     healed_by: ClassVar[str] = "our file is removed, wherever the volume is mounted by then"
-    runs_on: ClassVar[str] = "EC2, by SSM"
+    on_ec2: ClassVar[str] = "by SSM"
 
     @property
     def name(self) -> str:
@@ -191,7 +191,7 @@ class NoCapacity(OnCell):
 
     observable: ClassVar[str] = "starts and launches fail with InsufficientInstanceCapacity"
     healed_by: ClassVar[str] = "there is room again"
-    runs_on: ClassVar[str] = "the local region only"
+    on_ec2: ClassVar[str] = "no"
 
     @property
     def name(self) -> str:

@@ -15,7 +15,7 @@ def test_the_page_is_up_to_date() -> None:
 @pytest.mark.parametrize("name", [name for name, _, _ in catalogue.fault_factories()])
 def test_every_fault_says_how_it_is_seen_and_healed_and_where_it_runs(name: str) -> None:
     made = next(made for known, made, _ in catalogue.fault_factories() if known == name)
-    for what in ("observable", "healed_by", "runs_on"):
+    for what in ("observable", "healed_by", "on_ec2"):
         assert getattr(made, what, ""), f"{made.__name__}.{what}"
 
 
