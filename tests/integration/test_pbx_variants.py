@@ -97,7 +97,10 @@ def test_reinvite_brings_audio_back_by_the_pbx_itself(bench: Bench) -> None:
 def test_bye_everyone_ends_every_call(bench: Bench) -> None:
     with planted(bench, "bye-everyone", "0.2") as (_, callee, call):
         accepted = callee.calls[call.call_id]
-        wait_for("BYE at both ends", lambda: call.ended and accepted.ended, timeout_s=5)
+        wait_for(
+            "BYE at both ends", lambda: call.ended and accepted.ended, timeout_s=10,
+            last_seen=lambda: f"caller {call.ended}, callee {accepted.ended}",
+        )  # fmt: skip
         assert call.ended and accepted.ended
 
 
