@@ -54,7 +54,8 @@ def with_media_clock(evidence: Evidence) -> Evidence:
     """The same with what held calls say of the outage; as it was where none was held."""
     if not evidence.calls:
         return evidence
-    found = media_outage(evidence.fates, evidence.calls, fault_ns=evidence.first_fault_ns, end_ns=evidence.end_ns)
+    fates = evidence.fates
+    found = media_outage(fates, evidence.calls, fault_ns=evidence.first_fault_ns, end_ns=evidence.end_ns)
     return replace(evidence, outages={**evidence.outages, "media": [found] if found else []})
 
 

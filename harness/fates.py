@@ -13,7 +13,7 @@ the harness itself asks (a re-INVITE from either end, then BYE). What only came 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Literal, get_args
 
@@ -40,6 +40,12 @@ STILL_SILENT_NS = NS_PER_S
 
 FRAME_S = 0.02
 """One packet: a silence began at most this long after the last packet heard, and ended at most this before the next."""
+
+UNHEARD_NS = round(2.5 * NS_PER_S)
+"""Media engines tell once a second: what none told of for so long before the unaided time ended was not listened to."""
+
+HANGING_UP_NS = NS_PER_S // 10
+"""A silence that begins this little before a call is ended belongs to its end."""
 
 RELAYED_NS = 32 * NS_PER_S
 """A re-INVITE that reaches one end within 64*T1 after the other end sent one is that one, passed on by the PBX."""
@@ -81,11 +87,26 @@ class HeldCall:
     events: tuple[Op, ...]
     silences: Mapping[Side, Sequence[Silence]]
     heard: frozenset[Side]
+    told_ns: Mapping[Side, int] = field(default_factory=dict)
+    """When the media engine of a side last said anything of this call."""
 
     def was_up(self, at_ns: int) -> bool:
         """Established with audio both ways before `at_ns`, and not ended by then."""
-        ended = any(op.value["event"] == "ended" and op.time_ns < at_ns for op in self.events)
+        ended = any(op.value["event"] in ("ended", "bye_received") and op.time_ns < at_ns for op in self.events)
         return self.up is not None and self.up.time_ns < at_ns and not ended
+
+    @property
+    def listened_to(self) -> bool:
+        """Whether somebody listened at both ends until the unaided time was over; else nothing can be said of it."""
+        if self.unaided_ns is None or not self.told_ns:
+            return True
+        return all(self.told_ns.get(side, 0) >= self.unaided_ns - UNHEARD_NS for side in SIDES if side in self.heard)
+
+    @property
+    def hung_up_ns(self) -> int | None:
+        """When it was ended after the unaided time."""
+        ends = [op.time_ns for name in ("bye_sent", "bye_received") for op in self.of(name)]
+        return min((at_ns for at_ns in ends if self.unaided_ns is not None and at_ns >= self.unaided_ns), default=None)
 
     def of(self, event: str) -> list[Op]:
         return [op for op in self.events if op.value["event"] == event]
@@ -110,8 +131,13 @@ def held_calls(ops: Iterable[Op], silences: Mapping[tuple[str, str], Sequence[Si
     ups: dict[str, Op] = {}
     unaided: dict[str, int] = {}
     events: dict[str, list[Op]] = {}
+    told: dict[tuple[str, str], int] = {}
     for op in ops:
-        if op.f == "call":
+        if op.f == "media_second":
+            told |= {_leg(key): op.time_ns for key in op.value["legs"]}
+        elif op.f in ("media_gap", "media_leg"):
+            told[op.value["call"], op.value["side"]] = op.time_ns
+        elif op.f == "call":
             (invokes if op.type == "invoke" else ups if op.type == "ok" else {})[op.value["call"]] = op
         elif op.f == "call_event":
             events.setdefault(op.value["call"], []).append(op)
@@ -128,9 +154,15 @@ def held_calls(ops: Iterable[Op], silences: Mapping[tuple[str, str], Sequence[Si
             events=tuple(events.get(call, ())),
             silences={side: silences.get((call, side), ()) for side in SIDES},
             heard=frozenset(side for side in SIDES if (call, side) in silences),
+            told_ns={side: told[call, side] for side in SIDES if (call, side) in told},
         )
         for call, invoke in invokes.items()
     ]
+
+
+def _leg(key: str) -> tuple[str, str]:
+    call, _, side = key.rpartition("/")
+    return call, side
 
 
 def media_outage(fates: Sequence[Fate], calls: Sequence[HeldCall], *, fault_ns: int, end_ns: int) -> Outage | None:
@@ -142,20 +174,15 @@ def media_outage(fates: Sequence[Fate], calls: Sequence[HeldCall], *, fault_ns: 
     back = [fate for fate in fates if fate.band != "never"]
     by_name = {held.call: held for held in calls}
     if fates and not back:
-        watched_s = (end_ns - fault_ns) / NS_PER_S
-        return Outage(
-            clock="media",
-            start_ns=fault_ns,
-            end_ns=None,
-            duration=Interval(lower_s=max(0.0, watched_s - 1), upper_s=watched_s),
-            evidence=fates[0].evidence,
-        )
+        return _never_back(fates, by_name, fault_ns=fault_ns, end_ns=end_ns)
     slow = max(back, key=lambda fate: fate.worst_gap_s or 0.0, default=None)
     if slow is None or slow.band == "seamless":
         return None
     held = by_name[slow.call]
     until_ns = min(held.unaided_ns or end_ns, end_ns)
     touching = [s for side in SIDES for s in _touching(held, side, fault_ns=fault_ns, until_ns=until_ns) if s.to_ns]
+    if not touching:
+        return _never_back([slow], by_name, fault_ns=fault_ns, end_ns=end_ns)
     longest = max(touching, key=lambda s: lasted_ns(s, until_ns))
     upper_s = lasted_ns(longest, until_ns) / NS_PER_S
     return Outage(
@@ -164,6 +191,23 @@ def media_outage(fates: Sequence[Fate], calls: Sequence[HeldCall], *, fault_ns: 
         end_ns=longest.to_ns,
         duration=Interval(lower_s=max(0.0, upper_s - 2 * FRAME_S), upper_s=upper_s),
         evidence=slow.evidence,
+    )
+
+
+def _never_back(fates: Sequence[Fate], calls: Mapping[str, HeldCall], *, fault_ns: int, end_ns: int) -> Outage:
+    """No call came back by itself: down since the fault at most, and since the last of them fell silent for good at
+    least."""
+    silent_since = [
+        s.from_ns for fate in fates for side in SIDES for s in calls[fate.call].silences[side] if s.to_ns is None
+    ]
+    last_ns = max((at_ns for at_ns in silent_since if at_ns < end_ns), default=fault_ns)
+    watched_s, surely_s = ((end_ns - at_ns) / NS_PER_S for at_ns in (fault_ns, max(last_ns, fault_ns)))
+    return Outage(
+        clock="media",
+        start_ns=fault_ns,
+        end_ns=None,
+        duration=Interval(lower_s=max(0.0, min(surely_s, watched_s) - FRAME_S), upper_s=watched_s),
+        evidence=fates[0].evidence,
     )
 
 
@@ -203,7 +247,8 @@ def _gap_s(held: HeldCall, side: Side, *, fault_ns: int, unaided_ns: int) -> flo
     touching = _touching(held, side, fault_ns=fault_ns, until_ns=unaided_ns)
     for silence in touching:
         open_then = silence.to_ns is None or silence.to_ns > unaided_ns
-        if open_then and unaided_ns - silence.from_ns > STILL_SILENT_NS:
+        until_ns = unaided_ns if silence.to_ns is not None else max(held.hung_up_ns or unaided_ns, unaided_ns)
+        if open_then and until_ns - silence.from_ns > STILL_SILENT_NS:
             return None
     return round(max((lasted_ns(s, unaided_ns) for s in touching), default=0) / NS_PER_S, 3)
 
@@ -220,10 +265,9 @@ def _came_back(held: HeldCall, *, fault_ns: int, unaided_ns: int) -> bool:
 
 def _helper(held: HeldCall, direction: Direction, *, fault_ns: int, unaided_ns: int) -> Helper | None:
     if direction == "both":
-        back_ns = max(
-            (s.to_ns or 0 for side in SIDES for s in _touching(held, side, fault_ns=fault_ns, until_ns=unaided_ns)),
-            default=0,
-        )
+        touching = [s for side in SIDES for s in _touching(held, side, fault_ns=fault_ns, until_ns=unaided_ns)]
+        longest = max(touching, key=lambda s: lasted_ns(s, unaided_ns), default=None)
+        back_ns = longest.to_ns or 0 if longest is not None else 0
         return "pbx" if any(fault_ns < op.time_ns <= back_ns for op in _own_reinvites(held)) else "nobody"
     asked = [op.time_ns for op in held.of("reinvite_sent") if op.time_ns >= unaided_ns]
     if asked and all(_heard_after(held, side, min(asked)) for side in SIDES):
@@ -242,10 +286,13 @@ def _own_reinvites(held: HeldCall) -> list[Op]:
 
 
 def _heard_after(held: HeldCall, side: Side, at_ns: int) -> bool:
-    """Right audio reached a side after `at_ns`: it was never silent then, or a silence ended after it."""
+    """Right audio reached a side after `at_ns`: it was never silent then, or a silence ended after it. The silence of a
+    call that was hung up is none."""
     if side not in held.heard:
         return False
-    return all(s.to_ns is not None for s in held.silences[side] if s.to_ns is None or s.to_ns > at_ns)
+    over_ns = held.hung_up_ns
+    silences = [s for s in held.silences[side] if over_ns is None or s.from_ns < over_ns - HANGING_UP_NS]
+    return all(s.to_ns is not None for s in silences if s.to_ns is None or s.to_ns > at_ns)
 
 
 def _dialog(held: HeldCall, *, fault_ns: int, unaided_ns: int) -> DialogEnd:

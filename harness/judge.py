@@ -115,8 +115,10 @@ def _media_row(evidence: Evidence) -> dict[str, Any] | None:
     """The media clock: null when no call was held."""
     if not evidence.fates:
         return None
-    found = evidence.outages.get("media", ())
-    return {**_bounds(evidence, slowest({"media": found})), "outages": len(found), "flapping": 0, "late": 0}
+    found, fates = evidence.outages.get("media", ()), evidence.fates
+    back = sum(fate.band != "never" for fate in fates)
+    row = {"outages": len(found), "flapping": 0, "late": 0, "came_back": back, "of": len(fates)}
+    return {**_bounds(evidence, slowest({"media": found})), **row}
 
 
 def _clock_row(evidence: Evidence, clock: str) -> dict[str, Any] | None:

@@ -71,6 +71,7 @@ class Run:
     _wall_ns: dict[str, int] = field(default_factory=dict)
     _unrest: list[str] = field(default_factory=lambda: ["cluster not asked yet"])
     _targets: list[str] = field(default_factory=list)
+    _struck_ns: int = 0
 
     def execute(self) -> Outcome:
         """Play the scenario; always returns, with everything that was observed saved and judged."""
@@ -151,7 +152,8 @@ class Run:
     def _recover(self, observers: Observers) -> None:
         """Wait until every clock has been fine again for a warm-up and the cluster is at rest; bounded, not judged.
 
-        So are registered clients. Held calls are not waited for: they are watched for as long as their kind wants.
+        So are registered clients. Held calls are not waited for: they are watched for as long as their kind wants. Only
+        time after the last injury counts, however fine a clock that did not notice it had been before.
         """
         for_s = max(self.scenario.warmup_s, self.scenario.watch_s)
         watched = {**self._clocks, **self._held}
@@ -174,6 +176,8 @@ class Run:
         observers.check_alive()
         now = now_ns()
         if any(clock.fine_for_s(now) < for_s - STEADY_SLACK_S for clock in clocks):
+            return False
+        if (now - self._struck_ns) / NS_PER_S < for_s - STEADY_SLACK_S:
             return False
         if now - self._asked_ns > NS_PER_S:
             self._asked_ns = now
@@ -243,6 +247,7 @@ class Run:
         for op in self._follower.new():
             if op.f == "fault" and op.type == "ok":
                 self._targets.append(str(op.value["target"]))
+                self._struck_ns = int(op.value["landed_ns"])
             for time_ns, kind, text in self._narrator.tell(op):
                 if self.steady_ns is not None or kind == "FAULT":
                     self.say(self._at(time_ns), kind, text)

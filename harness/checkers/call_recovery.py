@@ -36,7 +36,8 @@ class CallRecovery:
         if not evidence.calls:
             return self._result("unknown", "no call was held", {})
         if evidence.calls_not_up:
-            why = f"{len(evidence.calls_not_up)} of {len(evidence.calls)} calls were not up when the fault struck"
+            count = f"{len(evidence.calls_not_up)} of {len(evidence.calls)} calls"
+            why = f"{count} were not up when the fault struck, or nobody listened to them until the end"
             return self._result("unknown", f"{why}: {', '.join(evidence.calls_not_up[:3])}", {})
         unwatched = [held.call for held in evidence.calls if held.unaided_ns is None]
         if unwatched:
@@ -54,6 +55,9 @@ class CallRecovery:
             return self._result("unknown", f"the profile claims recovery for none of {', '.join(groups)}", metrics)
         broken = [kind for kind in groups if kind in judged and ratios[kind] < self.min_ratio]
         why = "; ".join(self._words(kind, group, judged) for kind, group in groups.items())
+        unasked = [fate.call for fate in fates if fate.kind in judged and fate.dialog == "not asked"]
+        if unasked and not broken:
+            return self._result("unknown", f"{why}; nobody tried to end {', '.join(unasked[:3])}", metrics)
         lost = tuple(i for kind in broken for fate in groups[kind] if not self._recovered(fate) for i in fate.evidence)
         return self._result("fail" if broken else "pass", why, metrics, lost[:12])
 

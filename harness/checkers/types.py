@@ -63,9 +63,12 @@ class Evidence:
 
     @property
     def first_fault_ns(self) -> int:
-        """When the first fault landed; the steady state where none did (a control run)."""
-        landed = [fault.landed_ns for fault in self.faults if fault.landed_ns is not None]
-        return min(landed, default=self.steady_ns or 0)
+        """When the first fault that landed was begun; the steady state where none did (a control run).
+
+        Begun, not seen to have landed: a process that is killed closes its connections before anybody sees it gone.
+        """
+        begun = [min(f.asked_ns or f.landed_ns, f.landed_ns) for f in self.faults if f.landed_ns is not None]
+        return min(begun, default=self.steady_ns or 0)
 
     @property
     def back_ns(self) -> int:
@@ -75,13 +78,14 @@ class Evidence:
 
     @property
     def fates(self) -> list[Fate]:
-        """What became of the held calls that were up when the first fault struck."""
-        return fates_of(self.calls, fault_ns=self.first_fault_ns, end_ns=self.end_ns)
+        """What became of the held calls that were up when the first fault struck, and listened to."""
+        listened = [held for held in self.calls if held.listened_to]
+        return fates_of(listened, fault_ns=self.first_fault_ns, end_ns=self.end_ns)
 
     @property
     def calls_not_up(self) -> list[str]:
-        """Calls that should have been held, and were not up by then: of them nothing can be said."""
-        return [held.call for held in self.calls if not held.was_up(self.first_fault_ns)]
+        """Calls that were not up by then, or not listened to until the end: of them nothing can be said."""
+        return [h.call for h in self.calls if not h.was_up(self.first_fault_ns) or not h.listened_to]
 
     def of(self, f: str) -> list[Op]:
         """All ops of one kind, in order of time."""

@@ -19,7 +19,7 @@ class Recorder:
         self._process = process
         self.f = f
         self._queue: SimpleQueue[Op | None] = SimpleQueue()
-        self._broken: OSError | None = None
+        self._broken: Exception | None = None
         self._writer = Writer(path)
         self._thread = threading.Thread(target=self._drain, name="recorder", daemon=True)
         self._thread.start()
@@ -61,6 +61,6 @@ class Recorder:
         while (op := self._queue.get()) is not None:
             try:
                 self._writer.write(op)
-            except OSError as error:
+            except Exception as error:  # a full disk, or a value that is no JSON: nobody would be recording
                 self._broken = error
                 return

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from harness.checkers.call_recovery import call_recovery
-from harness.clients.rtp.silence import Silence
-from harness.fates import Fate, band_of, fate_of, held_calls, summary
+from harness.clients.rtp.silence import Silence, calls_from_ops
+from harness.fates import Fate, HeldCall, band_of, fate_of, held_calls, media_outage, summary
 from harness.history import Op
 from tests.unit import synthetic
 from tests.unit.synthetic import at, op
@@ -79,7 +79,7 @@ def test_a_side_that_never_heard_anything_is_not_seamless() -> None:
 
 
 def test_a_short_gap_at_the_very_end_is_not_called_lost() -> None:
-    found = fate(caller=[silence(UNAIDED_S - 0.1, None)])
+    found = fate(event(UNAIDED_S + 0.2, "caller", "bye_sent", code=200), caller=[silence(UNAIDED_S - 0.1, None)])
     assert (found.direction, found.band) == ("both", "seamless")
 
 
@@ -171,6 +171,14 @@ class TestChecker:
     def test_a_call_that_can_not_be_ended_any_more_fails(self) -> None:
         assert self.verdict(code=481).verdict == "fail"
 
+    def test_calls_that_nobody_tried_to_end_decide_nothing(self) -> None:
+        history = ops()
+        heard: Gaps = {("c1", side): [silence(5.0, 7.0)] for side in ("caller", "callee")}
+        evidence = synthetic.evidence_of([*synthetic.clean_ops(), *history])
+        evidence = replace(evidence, calls=held_calls(history, heard), claimed_kinds=("ip_phone",))
+        found = call_recovery().check(evidence)
+        assert (found.verdict, found.why) == ("unknown", "1 of 1 ip_phone; nobody tried to end c1")
+
     def test_a_kind_for_which_nothing_is_claimed_is_told_and_not_judged(self) -> None:
         assert self.verdict(gaps={("c2", "callee"): [silence(5.0, None)]}).verdict == "pass"
         assert self.verdict(gaps={("c2", "callee"): [silence(5.0, None)]}, kinds=("webrtc",)).verdict == "fail"
@@ -192,3 +200,79 @@ class TestChecker:
         evidence = synthetic.evidence_of([*synthetic.clean_ops(), *history])
         evidence = replace(evidence, calls=held_calls(history, heard), claimed_kinds=("ip_phone",))
         assert call_recovery().check(evidence).verdict == "unknown"
+
+
+# --- from what clients and media engines write -----------------------------------------------------------------------
+
+
+def media_gap(begin: float, end: float, side: str) -> Op:
+    value = {"call": "c1", "side": side, "from_ns": at(begin), "to_ns": at(end), "lost": 1, "ssrc_changed": False}
+    return op(end, "media_gap", "ok", {**value, "gap_ms": (end - begin) * 1e3, "held": False}, process="media")
+
+
+def media_leg(closed: float, side: str, last: float) -> Op:
+    value = {"call": "c1", "side": side, "opened_ns": at(-3.0), "first_ns": at(-2.9), "last_ns": at(last)}
+    return op(closed, "media_leg", "ok", value, process="media")
+
+
+def heard(until: float) -> list[Op]:
+    """What the engine tells each second while both directions carry audio."""
+    row = [1, 1, 0, 20.0, 5.0, 0.0]
+    value = {"legs": {"c1/caller": row, "c1/callee": row}, "pauses_ms": {}}
+    return [op(t, "media_second", "ok", value, process="media") for t in range(round(until))]
+
+
+def seen(*more: Op) -> HeldCall:
+    found = sorted(ops(*more), key=lambda o: o.time_ns)
+    (held,) = held_calls(found, calls_from_ops(found))
+    return held
+
+
+def of(held: HeldCall) -> Fate:
+    return fate_of(held, fault_ns=at(FAULT_S), end_ns=at(END_S))
+
+
+@pytest.mark.parametrize("closed_after_s", [0.02, 0.5])
+def test_the_clients_help_counts_however_late_its_leg_is_closed(closed_after_s: float) -> None:
+    """Our own BYE makes both ends silent: that is no audio that did not come back."""
+    bye = 43.0
+    held = seen(
+        media_gap(5.0, 41.0, "caller"), media_gap(5.0, 41.1, "callee"),
+        event(40.5, "caller", "reinvite_sent", code=200), event(bye, "caller", "bye_sent", code=200),
+        media_leg(bye + closed_after_s, "caller", bye), media_leg(bye + closed_after_s, "callee", bye),
+    )  # fmt: skip
+    assert (of(held).helped_by, of(held).direction) == ("client", "none")
+
+
+def test_audio_that_dies_just_before_the_end_and_stays_dead_is_not_back() -> None:
+    held = seen(
+        event(44.0, "caller", "bye_sent", code=200), media_leg(44.1, "caller", 44.0), media_leg(44.1, "callee", 39.2)
+    )
+    found = of(held)
+    assert (found.band, found.direction) == ("never", "one-way")
+    assert media_outage([found], [held], fault_ns=at(FAULT_S), end_ns=at(END_S)) is not None
+
+
+def test_a_call_that_nobody_listened_to_until_the_end_is_not_judged() -> None:
+    assert not seen(*heard(12)).listened_to
+    assert seen(*heard(UNAIDED_S)).listened_to
+
+
+def test_a_call_that_ended_before_the_fault_was_not_up() -> None:
+    assert not seen(event(3.0, "callee", "bye_received")).was_up(at(FAULT_S))
+
+
+def test_a_later_blip_is_not_the_silence_that_a_re_invite_ended() -> None:
+    gaps = {"caller": [silence(5.0, 9.0), silence(30.0, 30.1)], "callee": [silence(5.0, 9.0)]}
+    assert fate(event(20.0, "callee", "reinvite_received"), **gaps).helped_by == "nobody"
+
+
+def test_the_media_clock_that_never_ended_is_down_for_sure_since_the_last_audio() -> None:
+    held = seen(
+        media_gap(5.0, 6.0, "caller"), media_gap(5.0, 6.0, "callee"),
+        media_leg(END_S, "caller", 27.0), media_leg(END_S, "callee", 25.0),
+    )  # fmt: skip
+    found = media_outage([of(held)], [held], fault_ns=at(FAULT_S), end_ns=at(END_S))
+    assert found is not None and found.end_ns is None
+    assert found.duration.upper_s == pytest.approx(END_S - FAULT_S)
+    assert found.duration.lower_s == pytest.approx(END_S - 27.0 - 0.02)
