@@ -91,7 +91,7 @@ def noise_floor(ops: Iterable[Op], *, from_ns: int, to_ns: int) -> Floor | None:
 def _longest_ns(second: dict[str, Any]) -> int:
     """The longest pause of one `media_second`; of one that does not say, the upper edge of its last bucket."""
     if "longest_ms" in second:
-        return round(second["longest_ms"] * 1e6)
+        return round(float(second["longest_ms"]) * 1e6)
     return max((int(at) + 1 for at in second["pauses_ms"]), default=0) * PAUSE_BUCKET_NS
 
 
