@@ -1,10 +1,11 @@
 """The SIP performance figures of RFC 6076, from the attempts of the REGISTER and new-call clocks.
 
-Computed for three spans: before the first fault, during the outage (to the end of the last one any clock saw), and
-after it. An attempt belongs, with the BYE that ended its call, to the span in which it was sent; attempts are counted,
-not INVITEs: a challenge (401, 407) is not an end (RFC 6076 section 3.1). Delays are in seconds, as median and 95th
-percentile; ratios are 0-1; a figure without a single attempt behind it is null. An attempt that this host had no port
-for says nothing of the system: it is in no figure but `host_failures`.
+Computed for three spans: before the first fault was asked for (it struck somewhere between that and when it was seen to
+have landed), during the outage (to the end of the last one any clock saw), and after it. An attempt belongs, with the
+BYE that ended its call, to the span in which it was sent; attempts are counted, not INVITEs: a challenge (401, 407) is
+not an end (RFC 6076 section 3.1). Delays are in seconds, as median and 95th percentile; ratios are 0-1; a figure
+without a single attempt behind it is null. An attempt that this host had no port for says nothing of the system: it is
+in no figure but `host_failures`.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def _pairs(evidence: Evidence, clock: str) -> list[Pair]:
 
 
 def _span_of(time_ns: int, evidence: Evidence) -> Span:
-    if time_ns < evidence.first_fault_ns:
+    asked = [fault.asked_ns for fault in evidence.faults if fault.landed_ns is not None and fault.asked_ns is not None]
+    if time_ns < min(asked, default=evidence.first_fault_ns):
         return "before"
     outages = [outage for found in evidence.outages.values() for outage in found]
     over_ns = max((evidence.end_ns if o.end_ns is None else o.end_ns for o in outages), default=evidence.first_fault_ns)

@@ -96,6 +96,11 @@ def test_an_attempt_belongs_to_the_span_it_was_sent_in() -> None:
     assert (found["before"]["ser_ratio"], found["during"]["isa_ratio"]) == (0.0, 1.0)  # synthetic answers have no code
 
 
+def test_what_was_sent_while_the_fault_was_striking_is_not_before_it() -> None:
+    found = of([*register(1, 4.9, 200), *register(2, 5.01, None)])  # asked for at 5.0, seen to have landed at 5.02
+    assert (found["before"]["registrations"], found["before"]["ira_ratio"]) == (1, 0.0)
+
+
 def test_without_attempts_there_are_no_figures() -> None:
     assert of([]) is None
     found = of(register(1, 1.0, 200))
