@@ -11,7 +11,6 @@ OPTIONS was on the grid of the mean rate that the earliest of them lies on. What
 from __future__ import annotations
 
 import argparse
-import math
 import signal
 import subprocess
 import sys
@@ -43,6 +42,7 @@ from harness.clock import now_ns
 from harness.command import wait_for
 from harness.errors import HarnessError
 from harness.history import Op
+from harness.quantiles import nearest_rank
 from harness.region.process import stop_region
 from harness.region.router import client_name
 from harness.topology import CELL_LABEL, ROLE_LABEL, Topology
@@ -126,7 +126,7 @@ def _sends(who: str, capture: Path, *, of: int) -> Sends:
 
 
 def _p(values: Sequence[float], part: float) -> float:
-    return sorted(values)[max(0, math.ceil(part * len(values)) - 1)]
+    return nearest_rank(sorted(values), part)
 
 
 @contextmanager

@@ -6,13 +6,13 @@ Sends: how late the probes' own sends were. Metronome: how late a 10-ms tick of 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from harness.checkers.types import Evidence
 from harness.clients.rtp.silence import noise_floor
 from harness.history import Op
+from harness.quantiles import nearest_rank
 
 
 def floor(evidence: Evidence) -> dict[str, Any] | None:
@@ -34,9 +34,7 @@ def quantiles(values: Iterable[float], low: float, high: float) -> dict[str, flo
     ordered = sorted(values)
     if not ordered:
         return None
-    return {f"p{100 * q:g}": round(ordered[max(0, math.ceil(q * len(ordered)) - 1)], 3) for q in (low, high)} | {
-        "n": len(ordered)
-    }
+    return {f"p{100 * q:g}": round(nearest_rank(ordered, q), 3) for q in (low, high)} | {"n": len(ordered)}
 
 
 def _slips(ops: Sequence[Op], clock: str) -> list[float]:

@@ -8,7 +8,6 @@ a node that has lost the address is not: it is *unaware*.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 
 from harness.clock import NS_PER_S
 from harness.history import Op
+from harness.quantiles import rank
 
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 
@@ -41,8 +41,10 @@ class Coming:
 @dataclass(kw_only=True)
 class _Storm:
     clients: dict[str, Coming] = field(default_factory=dict)
-    registers: Counter[int] = field(default_factory=Counter)
+    accepted: Counter[int] = field(default_factory=Counter)
     handshakes: Counter[int] = field(default_factory=Counter)
+    """REGISTERs that the PBX accepted and TLS handshakes that were completed, per second: of what was tried in vain
+    the history has no count."""
 
     @property
     def before(self) -> list[Coming]:
@@ -65,8 +67,8 @@ def figures(ops: Iterable[Op], *, fault_ns: int) -> dict[str, Any] | None:
         groups.setdefault((client.kind, client.transport), []).append(client)
     return {
         **_row(before, fault_ns),
-        "peak_registers_per_s": max(storm.registers.values(), default=0),
-        "peak_handshakes_per_s": max(storm.handshakes.values(), default=0),
+        "peak_accepted_per_s": max(storm.accepted.values(), default=0),
+        "peak_completed_handshakes_per_s": max(storm.handshakes.values(), default=0),
         "by_kind": [
             {"kind": kind, "transport": transport, **_row(group, fault_ns)}
             for (kind, transport), group in groups.items()
@@ -104,7 +106,7 @@ def _take(storm: _Storm, op: Op, fault_ns: int) -> None:
         client.back_ns = None
         client.refused += event == "register_failed" and value.get("code") is not None
     elif event == "registered":
-        storm.registers[second] += 1
+        storm.accepted[second] += 1
         if client.lost_ns is not None and client.back_ns is None:
             client.back_ns = op.time_ns
     elif event == "flow_up":
@@ -126,5 +128,5 @@ def _row(clients: Sequence[Coming], fault_ns: int) -> dict[str, Any]:
 
 def _quantile(back: Sequence[float], lost: int, q: float) -> float | None:
     """After how many seconds this share of the lost was back; None while fewer than that are."""
-    rank = math.ceil(q * lost)
-    return round(back[rank - 1], 3) if rank <= len(back) else None
+    needed = rank(q, lost)
+    return round(back[needed - 1], 3) if needed <= len(back) else None

@@ -24,6 +24,7 @@ from typing import Any
 from harness.checkers.types import Evidence
 from harness.clock import NS_PER_S
 from harness.history import Op, Pair
+from harness.quantiles import nearest_rank
 from harness.results import CheckResult, Interval, Outage, Verdict
 
 IN_A_ROW = 3
@@ -120,8 +121,7 @@ def _normal(probes: Sequence[Pair], good: Sequence[bool], *, since_ns: int, unti
 
 def p999(latencies_ns: Sequence[int]) -> int:
     """The 99.9th percentile by nearest rank: the largest of fewer than a thousand."""
-    ordered = sorted(latencies_ns)
-    return ordered[math.ceil(0.999 * len(ordered)) - 1]
+    return nearest_rank(sorted(latencies_ns), 0.999)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -246,7 +246,8 @@ class Call:
         value: dict[str, Any] = {"n": self.n, "reached": self._reached}
         if self._code is not None:
             value["code"] = self._code
-        status_ns = self._rang_ns or self._answered_ns
+        refused_ns = time_ns if self._code is not None and self._answered_ns is None else None
+        status_ns = self._rang_ns or self._answered_ns or refused_ns
         if status_ns is not None:
             value["srd_ms"] = ms(status_ns - self.sent_ns)
         if self._answered_ns is not None:

@@ -110,7 +110,7 @@ class NewCallProbe:
             udp = self._ports.open()
         except OSError as error:
             self._recorder.invoke(began_ns, turn.value())
-            self._recorder.end("fail", began_ns, {"n": n, "reached": "sent"}, error=f"no free port: {error}")
+            self._recorder.end("fail", began_ns, {"n": n, "reached": "no port"}, error=f"no free port: {error}")
             return
         session, token = mark(self._run, n), Token(run=self._run, role="A", n=n)
         audio = Audio(udp, token=token, on_token=lambda heard, at_ns: self._caller_heard(session, heard, at_ns))

@@ -38,7 +38,7 @@ def level_of(
         return level
     level = _placed(level, now)
     asked = [pair for pair in history.pairs(ops, "new_call") if from_ns <= pair.invoke.time_ns < to_ns]
-    calls = sip_figures.sessions(asked, [])
+    calls = sip_figures.sessions(asked, sip_figures.byes(ops))
     loss, gap_s = media(now)
     return replace(
         level,
@@ -90,6 +90,7 @@ def _host(level: Level, ops: Sequence[Op], now: Sequence[Op], *, from_ns: int, t
     pressure = ALWAYS_ON.check(Evidence(ops=ops, clocks=(), faults=(), steady_ns=from_ns, end_ns=to_ns))
     sends = [op for op in now if op.f == "new_call" and op.type == "invoke"]
     slipped = sum(bool(op.value.get("slipped")) + op.value.get("skipped", 0) for op in sends)
+    slipped += sum(op.f == "new_call" and sip_figures.never_left(op) for op in now)
     doubts = [] if pressure.verdict == "pass" else [_words(pressure.why)]
     if slipped > SLIPPED_RATIO * (len(sends) or 1):
         doubts.append(f"{slipped} of {len(sends)} calls of the clock were sent late or not at all")

@@ -23,6 +23,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import UsageError
+from harness.quantiles import nearest_rank
 from harness.topology import Topology
 
 ASSUMED = "assumed"
@@ -101,7 +102,7 @@ class Delay(BaseModel):
     def p95(self) -> float:
         """95th percentile, seconds."""
         if self.samples_s:
-            return sorted(self.samples_s)[math.ceil(0.95 * len(self.samples_s)) - 1]
+            return nearest_rank(sorted(self.samples_s), 0.95)
         return self.median_s if self.p95_s is None else self.p95_s
 
     def draw(self, random: Random) -> float:

@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.report.terminal import CALL_COLUMNS, CLOCK_WORDS, call_row, clock_words, headline
+from harness.report import sip
+from harness.report.terminal import (
+    CALL_COLUMNS,
+    CLOCK_WORDS,
+    call_row,
+    clock_words,
+    data_lines,
+    headline,
+    noise_lines,
+    registration_lines,
+)
 
 
 def markdown(results: Mapping[str, Any], *, run_dir: Path) -> str:
@@ -24,7 +34,11 @@ def markdown(results: Mapping[str, Any], *, run_dir: Path) -> str:
         _phases(results),
         _clocks(results),
         _calls(results),
+        _told("clients", registration_lines(results)),
         _in_flight(results),
+        _sip(results),
+        _told("data", data_lines(results)),
+        _told("noise", noise_lines(results)),
         _checks(results),
         _faults(results),
     ]
@@ -76,6 +90,17 @@ def _in_flight(results: Mapping[str, Any]) -> str:
         for row in (found["by_kind"] if found else ())
     ]  # fmt: skip
     return table(head, rows) if rows else ""
+
+
+def _sip(results: Mapping[str, Any]) -> str:
+    rows = sip.rows(results)
+    return table(list(sip.COLUMNS), rows) + "\nDelays are median/95th percentile.\n" if rows else ""
+
+
+def _told(label: str, lines: list[str]) -> str:
+    """What the terminal says under this label: the first line, the others as a list."""
+    paragraphs = [f"**{label}** {lines[0]}\n", "".join(f"* {text}\n" for text in lines[1:])] if lines else []
+    return "\n".join(text for text in paragraphs if text)
 
 
 def _checks(results: Mapping[str, Any]) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from harness.report import sip
+
 CLOCK_WORDS = {
     "options": "OPTIONS answered",
     "register": "REGISTER accepted",
@@ -27,6 +29,7 @@ def ending(results: Mapping[str, Any], *, run_dir: Path, command: str) -> list[s
     lines += [line("" if n else "calls", text) for n, text in enumerate(call_lines(results))]
     lines += [line("" if n else "clients", text) for n, text in enumerate(registration_lines(results))]
     lines += [line("" if n else "caught", text) for n, text in enumerate(in_flight_lines(results))]
+    lines += [line("" if n else "sip", text) for n, text in enumerate(sip.lines(results))]
     lines += [line("data", text) for text in data_lines(results)]
     lines += [line("noise", text) for text in noise_lines(results)]
     owner = _check(results, "single_owner")
@@ -114,7 +117,8 @@ def registration_lines(results: Mapping[str, Any]) -> list[str]:
     found = results.get("registrations")
     if not found:
         return []
-    storm = f"peak {found['peak_registers_per_s']} REGISTER/s, {found['peak_handshakes_per_s']} handshakes/s"
+    accepted, handshakes = found["peak_accepted_per_s"], found["peak_completed_handshakes_per_s"]
+    storm = f"peak {accepted} accepted/s, {handshakes} TLS handshakes completed/s"
     rows = [f"{row['kind']} ({row['transport']}) {_registration_text(row)}" for row in found["by_kind"]]
     return [f"{_registration_text(found)}; {storm}", *(rows if len(rows) > 1 else [])]
 
@@ -148,15 +152,18 @@ def _caught_text(row: Mapping[str, Any]) -> str:
 
 
 def data_lines(results: Mapping[str, Any]) -> list[str]:
-    """`1,204 acknowledged, 0 lost (registration 200, call_record 502, …)`."""
+    """`1,204 acknowledged, 0 lost (registration 200, …)`; what was not found is told apart: lost, or unknown."""
     found = results.get("data")
     if not found:
         return []
-    total, lost = (sum(row[key] for row in found.values()) for key in ("acknowledged", "lost"))
-    kinds = ", ".join(
-        f"{kind} {row['lost'] or row['acknowledged']}" for kind, row in found.items() if row["lost"] or not lost
+    total, there, lost, unknown = (
+        sum(row[key] for row in found.values()) for key in ("acknowledged", "found", "lost", "unknown")
     )
-    return [f"{total:,} acknowledged, {lost} lost ({kinds})"]
+    if there == total:
+        kinds = ", ".join(f"{kind} {row['acknowledged']}" for kind, row in found.items())
+        return [f"{total:,} acknowledged, 0 lost ({kinds})"]
+    missing = [f"{kind} {row[key]} {key}" for kind, row in found.items() for key in ("lost", "unknown") if row[key]]
+    return [f"{total:,} acknowledged, {there:,} found, {lost:,} lost, {unknown:,} unknown ({', '.join(missing)})"]
 
 
 def noise_lines(results: Mapping[str, Any]) -> list[str]:

@@ -96,6 +96,7 @@ def test_every_packet_and_every_gap_is_that_of_the_capture(tmp_path: Path, out: 
     with tcpdump(pcap):
         ports, states = asyncio.run(call())
     capture = list(packets(pcap))
+    assert 400 < max(op.value["longest_ms"] for op in ops_of(out, "media_second")) < 900
     gaps: dict[str, list[Op]] = {"caller": [], "callee": []}
     for op in ops_of(out, "media_gap"):
         gaps[op.value["side"]].append(op)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness import history
 from harness.clients.call import Call, Ended, Line, Outcome
+from harness.clients.media import Ports
+from harness.clients.new_call import NewCallProbe
+from harness.clients.open_loop import Turn
+from harness.clients.recorder import Recorder
 from harness.clients.sip.dialog import Invitation
 from harness.clients.sip.digest import Credentials
 from harness.clients.sip.message import Message, parse, response
 from harness.clients.sip.sdp import describe
-from harness.clients.sip.transport import Sent
+from harness.clients.sip.transport import Sent, UdpSocket
+from harness.sip_figures import never_left
 
 MS = 1_000_000
 LOCAL = ("198.18.1.11", 5070)
@@ -168,6 +176,7 @@ def test_a_refusal_is_a_failure_and_acknowledged_in_its_transaction(code: int) -
     assert [(o.kind, o.value["code"], o.error) for o in rig.outcomes] == [("fail", code, f"{code} Text")]
     invite, ack = rig.wire
     assert (ack.method, ack.branch, ack.to_tag) == ("ACK", invite.branch, "t")
+    assert rig.outcomes[0].value["srd_ms"] == 9.0  # of a call that failed (RFC 6076 4.3.2)
 
 
 CHALLENGE = [("Proxy-Authenticate", 'Digest realm="pbx.test", nonce="n1"')]
@@ -250,3 +259,32 @@ def test_a_decided_call_lingers_and_is_then_forgotten() -> None:
     rig.call.expire()
     assert not rig.call.over(5_000 * MS, linger_ns=5000 * MS)
     assert rig.call.over(6_001 * MS, linger_ns=5000 * MS)
+
+
+def test_an_attempt_without_a_port_was_never_sent_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken(self: Ports) -> UdpSocket:
+        raise OSError("all are taken")
+
+    async def attempt(recorder: Recorder) -> None:
+        callee_udp = UdpSocket(("127.0.0.1", 0))
+        probe = NewCallProbe(
+            road=lambda probe: None,  # type: ignore[arg-type, return-value]
+            domain="pbx.test",
+            caller=Credentials(user="1998", password="p"),
+            callee="1999",
+            deadline_s=1.0,
+            recorder=recorder,
+            local_ip="127.0.0.1",
+            callee_udp=callee_udp,
+        )
+        probe.send(Turn(n=3, slip_ms=0.0, skipped=0, slipped=False))
+        asyncio.get_running_loop().remove_reader(callee_udp.fileno())
+        callee_udp.close()
+
+    monkeypatch.setattr(Ports, "open", taken)
+    recorder = Recorder(tmp_path / "ops.jsonl", process="new_call", f="new_call")
+    asyncio.run(attempt(recorder))
+    recorder.close()
+    asked, end = history.read(tmp_path / "ops.jsonl")
+    assert (asked.type, end.type, end.error) == ("invoke", "fail", "no free port: all are taken")
+    assert never_left(end)

@@ -34,6 +34,11 @@ def call(n: int, at_s: float, *, code: int = 200, srd_ms: float = 20.0, **sent: 
     return [asked, op(at_s + 0.05, "new_call", kind, n=n, code=code, srd_ms=srd_ms)]
 
 
+def no_port(*numbers: int) -> list[Op]:
+    ends = [op(2.0, "new_call", "fail", n=n, reached="no port") for n in numbers]
+    return [*(op(2.0, "new_call", "invoke", n=n) for n in numbers), *ends]
+
+
 def ticks(*late_ms: float) -> list[Op]:
     return [op(n + 0.5, "metronome", max_late_ms=late, psi_cpu_some_ratio=0.1) for n, late in enumerate(late_ms)]
 
@@ -117,6 +122,9 @@ def test_a_level_is_what_the_clocks_saw_while_the_load_was_there() -> None:
     assert (level.ser_ratio, level.srd_p95_s, level.attempts) == (1.0, 0.02, 40)
     assert (level.media_loss_ratio, level.media_gap_s, level.host) == (0.0, 0.021, None)
     assert (level.cpu_ratio, level.psi_ratio, level.tick_late_ms) == (0.4, 0.1, 1.0)
+    assert levels_of([*QUIET, *CALLS, *no_port(40, 41)]).attempts == 40
+    hungry = levels_of([*QUIET, *CALLS, *no_port(*range(40, 44))])
+    assert hungry.ser_ratio == 1.0 and hungry.host == "4 of 44 calls of the clock were sent late or not at all"
     refused = [one for n in range(40) for one in call(n, n * 0.1, code=503 if n < 4 else 200)]
     assert levels_of([*QUIET, *refused]).ser_ratio == 0.9
 

@@ -48,8 +48,17 @@ def test_refusals_peaks_and_kinds() -> None:
     ops += [event(6, "a", "flow_down"), event(7, "a", "flow_up"), event(7.1, "a", "register_failed", code=503)]
     ops += [event(7.2, "a", "register_failed", code=None), event(7.9, "a", "flow_up"), event(7.95, "a", "registered")]
     found = of(*ops)
-    assert (found["refused"], found["peak_handshakes_per_s"], found["peak_registers_per_s"]) == (1, 2, 1)
+    assert (found["refused"], found["peak_completed_handshakes_per_s"], found["peak_accepted_per_s"]) == (1, 2, 1)
     assert [(r["kind"], r["lost"], r["back_s"]) for r in found["by_kind"]][1] == ("ip_phone", 0, None)
+
+
+def test_the_peak_is_of_what_was_accepted_and_says_so() -> None:
+    ops = [event(0, f"c{n}", "registered") for n in range(3)]
+    ops += [event(6.5 + n / 100, "c0", "register_failed", code=503) for n in range(20)]
+    ops += [event(t, f"c{n}", "registered") for n, t in enumerate((7.1, 7.2, 8.5))]
+    found = of(*ops)
+    assert (found["refused"], found["peak_accepted_per_s"]) == (20, 2)
+    assert registration_lines({"registrations": found})[0].endswith("; peak 2 accepted/s, 0 TLS handshakes completed/s")
 
 
 def owner(seconds: float, name: str) -> Op:

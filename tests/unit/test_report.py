@@ -99,6 +99,61 @@ def test_the_summary_says_what_its_seconds_are_worth(results: dict[str, Any]) ->
         assert f"| {check['name']} | {check['verdict']} |" in text
 
 
+DATA = {
+    "registration": {"acknowledged": 200, "found": 200, "lost": 0, "unknown": 0},
+    "call_record": {"acknowledged": 1500, "found": 1400, "lost": 0, "unknown": 100},
+}
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (None, []),
+        ({"registration": DATA["registration"]}, ["200 acknowledged, 0 lost (registration 200)"]),
+        (DATA, ["1,700 acknowledged, 1,600 found, 0 lost, 100 unknown (call_record 100 unknown)"]),
+        (
+            {"call_record": {"acknowledged": 9, "found": 4, "lost": 2, "unknown": 3}},
+            ["9 acknowledged, 4 found, 2 lost, 3 unknown (call_record 2 lost, call_record 3 unknown)"],
+        ),
+    ],
+)
+def test_what_was_not_found_of_the_data_is_never_passed_over(data: Any, words: list[str]) -> None:
+    assert terminal.data_lines({"data": data}) == words
+
+
+def sip_span(**found: Any) -> dict[str, Any]:
+    ratios = dict.fromkeys(("ira_ratio", "ser_ratio", "seer_ratio", "isa_ratio", "scr_ratio"))
+    delays = dict.fromkeys(("rrd_s", "srd_s", "srd_failed_s", "sdd_s", "sdt_s"))
+    return {"registrations": 0, "sessions": 0, "host_failures": 0, **ratios, **delays, **found}
+
+
+def test_the_figures_of_rfc_6076_are_told_span_by_span(results: dict[str, Any]) -> None:
+    delay = {"p50": 0.0042, "p95": 0.0125, "n": 30}
+    sip = {
+        "before": sip_span(registrations=30, rrd_s=delay, ira_ratio=0.0, sessions=12, ser_ratio=0.9167, srd_s=delay),
+        "during": sip_span(sessions=5, host_failures=2, ser_ratio=0.0, isa_ratio=1.0, scr_ratio=0.0),
+        "after": sip_span(),
+    }
+    lines = [line for line in ending({**results, "sip": sip}).splitlines() if "SER" in line]
+    assert lines == [
+        "sip      before: 30 REGISTERs, IRA 0.0%, RRD 4.2/12 ms; 12 calls, SER 91.7%, ISA –, SCR –, SRD 4.2/12 ms",
+        "         during: 5 (+2 not sent) calls, SER 0.0%, ISA 100.0%, SCR 0.0%, SRD –",
+    ]
+    text = summary.markdown({**results, "sip": sip}, run_dir=Path("x/y"))
+    assert "| before | 30 | 0.0% | 4.2/12 ms | 12 | 91.7% | – | – | – | 4.2/12 ms | – | – | – |" in text
+    assert "| after | 0 | – | – | 0 | – | – | – | – | – | – | – | – |" in text
+
+
+def test_the_summary_has_registered_clients_data_and_noise_floor(results: dict[str, Any]) -> None:
+    row = {"total": 9, "lost": 0, "unaware": 0, "refused": 0, "kind": "mobile", "transport": "tls"}
+    clients = {**row, "peak_accepted_per_s": 3, "peak_completed_handshakes_per_s": 2, "by_kind": [row, row]}
+    text = summary.markdown({**results, "registrations": clients, "data": DATA}, run_dir=Path("x/y"))
+    assert "**clients** 9: none noticed anything; peak 3 accepted/s" in text
+    assert "\n\n* mobile (tls) 9: none noticed anything\n* mobile (tls) 9: none noticed anything\n\n" in text
+    assert "**data** 1,700 acknowledged, 1,600 found" in text
+    assert "**noise** without a fault: sends late p99 0.0 ms\n" in text
+
+
 def test_a_piped_printer_writes_plain_aligned_lines(capsys: pytest.CaptureFixture[str]) -> None:
     say = Printer()
     say(None, "cell", "3 nodes")

@@ -120,3 +120,14 @@ def test_the_noise_floor_is_that_of_whole_seconds_in_between() -> None:
     floor = noise_floor(ops, from_ns=10 * S, to_ns=11 * S + 1)
     assert floor == Floor(n=1000, p50_ms=20.0, p99_ms=21.0, p999_ms=21.0, max_ms=41.0)
     assert noise_floor(ops, from_ns=20 * S, to_ns=30 * S) is None
+
+
+def test_a_pause_beyond_the_last_bucket_is_told_as_long_as_it_was() -> None:
+    ops = [
+        op("media_second", 10 * S, legs={}, pauses_ms={}, longest_ms=0.0, late_ms=0),
+        op("media_second", 11 * S, legs={}, pauses_ms={"20": 50, "999": 1}, longest_ms=4321.5, late_ms=0),
+        op("media_second", 12 * S, legs={}, pauses_ms={"20": 50}, longest_ms=20.25, late_ms=0),
+    ]
+    assert noise_floor(ops, from_ns=10 * S, to_ns=12 * S) == Floor(
+        n=101, p50_ms=21.0, p99_ms=21.0, p999_ms=4321.5, max_ms=4321.5
+    )

@@ -177,6 +177,9 @@ def test_a_quantile_is_an_upper_bound_one_bucket_wide() -> None:
     histogram.add(1_000_000)
     assert histogram.longest_ns == 1_000_000
     assert histogram.quantile_ns(0.0) == 10
+    assert histogram.quantile_ns(0.999) == 1_000_000  # the last bucket has no upper edge
+    assert histogram.take()[1] == 1_000_000
+    assert histogram.take() == ({}, 0)
 
 
 def test_histograms_add_up() -> None:

@@ -9,7 +9,8 @@ stamped each packet, so that reading late costs no truth. What it writes into th
   right packets, when it has ended. `side` is where it was received; `lost` null where it can't be known; `held` when
   the other end was on hold in between.
 * `media_second`, once a second: {legs: {"<call>/<side>": [received, right, lost, max_gap_ms, since_last_ms,
-  jitter_ms]}, pauses_ms: {"<ms>": count}, late_ms: worst send}. `pauses_ms` counts the times between right packets.
+  jitter_ms]}, pauses_ms: {"<ms>": count}, longest_ms, late_ms: worst send}. `pauses_ms` counts the times between right
+  packets, all of 999 ms and more as 999; `longest_ms` is the longest of them as it was.
 * `media_leg`, when a leg is closed: everything about it (`leg.End.whole`).
 
 SIGTERM or a control channel that ends closes all legs, writes their `media_leg`, and ends the process.
@@ -33,12 +34,11 @@ from harness.clients.recorder import Recorder
 from harness.clients.rtp import marks
 from harness.clients.rtp.leg import End, PortPairs
 from harness.clients.rtp.stamps import Stamps
-from harness.clients.rtp.stats import Gap, Histogram
+from harness.clients.rtp.stats import PAUSE_BUCKET_NS, Gap, Histogram
 from harness.clients.rtp.wheel import Wheel
 from harness.clock import NS_PER_S, ms, now_ns
 from harness.errors import HarnessError
 
-PAUSE_BUCKET_NS = 1_000_000
 LONGEST_WAIT_S = 0.1
 READ_ROUNDS = 8
 """How often one wake-up goes back for more when the next slot is due: a flood must not keep the frames in."""
@@ -153,7 +153,8 @@ class Engine:
 
     def _tell_second(self, at_ns: int) -> None:
         legs = {end.key: end.row(at_ns) for end in self._ends.values()}
-        value = {"legs": legs, "pauses_ms": self._pauses.take(), "late_ms": ms(self._late_ns)}
+        pauses, longest_ns = self._pauses.take()
+        value = {"legs": legs, "pauses_ms": pauses, "longest_ms": ms(longest_ns), "late_ms": ms(self._late_ns)}
         self._recorder.note("media_second", at_ns, value)
         self._late_ns = 0
         self._second_ns = at_ns + NS_PER_S

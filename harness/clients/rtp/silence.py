@@ -7,13 +7,11 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
-from harness.clients.rtp.stats import SILENCE_NS, merged, quantile_ns
+from harness.clients.rtp.stats import PAUSE_BUCKET_NS, SILENCE_NS, merged, quantile_ns
 from harness.history import Op
 
 Direction = tuple[str, str]
 """The call, and the side that should have heard: "caller" or "callee"."""
-
-PAUSE_BUCKET_NS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,21 +70,29 @@ def noise_floor(ops: Iterable[Op], *, from_ns: int, to_ns: int) -> Floor | None:
     seconds: dict[str, list[Op]] = {}
     for op in sorted((op for op in ops if op.f == "media_second"), key=lambda op: op.time_ns):
         seconds.setdefault(op.process, []).append(op)
-    counts = merged(
-        {int(at): count for at, count in op.value["pauses_ms"].items()}
+    told = [
+        op.value
         for process in seconds.values()
         for before, op in pairwise(process)
         if from_ns <= before.time_ns and op.time_ns <= to_ns
-    )
+    ]
+    counts = merged({int(at): count for at, count in value["pauses_ms"].items()} for value in told)
     if not counts:
         return None
-    longest_ns = (max(counts) + 1) * PAUSE_BUCKET_NS
+    longest_ns = max(map(_longest_ns, told))
     at = {
         part: quantile_ns(counts, part, width_ns=PAUSE_BUCKET_NS, longest_ns=longest_ns) / 1e6
         for part in (0.5, 0.99, 0.999)
     }
     n = sum(counts.values())
     return Floor(n=n, p50_ms=at[0.5], p99_ms=at[0.99], p999_ms=at[0.999], max_ms=longest_ns / 1e6)
+
+
+def _longest_ns(second: dict[str, Any]) -> int:
+    """The longest pause of one `media_second`; of one that does not say, the upper edge of its last bucket."""
+    if "longest_ms" in second:
+        return round(float(second["longest_ms"]) * 1e6)
+    return max((int(at) + 1 for at in second["pauses_ms"]), default=0) * PAUSE_BUCKET_NS
 
 
 @dataclass(kw_only=True)

@@ -20,6 +20,11 @@ UNIT_NS = 125_000
 SILENCE_NS = 60_000_000
 """From here on a pause between two right packets is a gap: three frames."""
 
+PAUSE_BUCKET_NS = 1_000_000
+"""How finely the times between right packets are counted."""
+
+BUCKETS = 1000
+
 MAX_MISORDER = 100
 MAX_DROPOUT = 3000
 """RFC 3550 A.1: what lies further behind or ahead is a sender that began anew."""
@@ -50,7 +55,7 @@ class Gap:
 class Histogram:
     """Durations in buckets of equal width; the last bucket takes what is longer. Knows the longest exactly."""
 
-    def __init__(self, *, width_ns: int, buckets: int = 1000) -> None:
+    def __init__(self, *, width_ns: int, buckets: int = BUCKETS) -> None:
         self.width_ns = width_ns
         self.count = 0
         self.longest_ns = 0
@@ -65,23 +70,27 @@ class Histogram:
             self.longest_ns = length_ns
 
     def quantile_ns(self, part: float) -> int:
-        """An upper bound of the quantile, one bucket wide at most; 0 when there is nothing."""
-        return quantile_ns(self._counts, part, width_ns=self.width_ns, longest_ns=self.longest_ns)
+        """An upper bound of the quantile, one bucket wide at most below the last; 0 when there is nothing."""
+        last = self._last
+        return quantile_ns(self._counts, part, width_ns=self.width_ns, longest_ns=self.longest_ns, last=last)
 
-    def take(self) -> dict[int, int]:
-        """Bucket → count, and begin anew."""
-        counts, self._counts = self._counts, {}
+    def take(self) -> tuple[dict[int, int], int]:
+        """Bucket → count, and the longest; begin anew."""
+        taken = self._counts, self.longest_ns
+        self._counts = {}
         self.count = self.longest_ns = 0
-        return counts
+        return taken
 
 
-def quantile_ns(counts: Mapping[int, int], part: float, *, width_ns: int, longest_ns: int) -> int:
-    """The upper edge of the bucket that holds the quantile; never more than the longest."""
+def quantile_ns(
+    counts: Mapping[int, int], part: float, *, width_ns: int, longest_ns: int, last: int = BUCKETS - 1
+) -> int:
+    """The upper edge of the bucket that holds the quantile, the longest in the last; never more than the longest."""
     left = part * sum(counts.values())
     for at in sorted(counts):
         left -= counts[at]
         if left <= 1e-9:
-            return min((at + 1) * width_ns, longest_ns)
+            return longest_ns if at >= last else min((at + 1) * width_ns, longest_ns)
     return longest_ns
 
 
