@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -134,8 +134,13 @@ def test_an_error_of_ec2_ends_in_another_look_or_in_a_clear_failure(
     assert raised.value.code == exit_code
 
 
-def test_it_ends_at_the_deadline_and_says_what_it_saw_last(agent: ModuleType, parameters: Any) -> None:
-    parameters.deadline = agent.time.monotonic() + 0.01
+def test_it_ends_at_the_deadline_and_says_what_it_saw_last(
+    agent: ModuleType, parameters: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now_s=0.0)
+    monkeypatch.setattr(agent.time, "monotonic", lambda: clock.now_s)
+    monkeypatch.setattr(agent.time, "sleep", lambda seconds: setattr(clock, "now_s", clock.now_s + seconds))
+    parameters.deadline = 3.0
 
     def look() -> bool:
         raise agent.NotYet("attached at i-0other, which is running")
