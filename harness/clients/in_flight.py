@@ -259,9 +259,7 @@ async def _play(args: argparse.Namespace) -> None:
         await asyncio.gather(*running, return_exceptions=True)
         await asyncio.gather(*(lane.ask() for lane in lanes.lanes))
     finally:
-        for lane in lanes.lanes:
-            await lane.stop()
-        recorder.close()
+        await open_loop.end_all((lane.stop for lane in lanes.lanes), recorder=recorder)
 
 
 def main() -> None:

@@ -11,12 +11,13 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from harness.clients.punctual import new_loop
+from harness.clients.recorder import Recorder
 from harness.clock import NS_PER_S, now_ns
 from harness.errors import HarnessError
 
@@ -127,6 +128,21 @@ async def beats(stop: asyncio.Event, *, every_s: float) -> AsyncIterator[None]:
         with suppress(TimeoutError):
             async with asyncio.timeout(every_s):
                 await stop.wait()
+
+
+async def end_all(endings: Iterable[Callable[[], Awaitable[object]]], *, recorder: Recorder) -> None:
+    """End everything, whatever fails on the way, and write what is left; the first failure is raised in the end."""
+    failures: list[Exception] = []
+    try:
+        for end in endings:
+            try:
+                await end()
+            except Exception as error:
+                failures.append(error)
+    finally:
+        recorder.close()
+    if failures:
+        raise failures[0]
 
 
 def be_punctual() -> None:

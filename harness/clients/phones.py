@@ -286,8 +286,7 @@ async def _hold(args: argparse.Namespace) -> None:
             await phones.beat()
         await phones.ask_for_fates()
     finally:
-        await phones.stop()
-        recorder.close()
+        await open_loop.end_all([phones.stop], recorder=recorder)
 
 
 def main() -> None:

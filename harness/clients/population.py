@@ -147,8 +147,7 @@ async def _populate(args: argparse.Namespace) -> None:
         async for _ in open_loop.beats(stop, every_s=BEAT_S):
             population.beat()
     finally:
-        await population.stop()
-        recorder.close()
+        await open_loop.end_all([population.stop], recorder=recorder)
 
 
 def main() -> None:

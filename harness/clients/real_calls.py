@@ -147,10 +147,7 @@ async def hold(args: argparse.Namespace, make: Make) -> None:
             pair.caller.story.unaided()
         await asyncio.gather(*(pair.ask() for pair in pairs))
     finally:
-        for pair in pairs:
-            await pair.close()
-        await engine.stop()
-        recorder.close()
+        await open_loop.end_all([*(pair.close for pair in pairs), engine.stop], recorder=recorder)
 
 
 def parser(module: str, doc: str | None, *, own_kind: str) -> argparse.ArgumentParser:

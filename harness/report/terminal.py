@@ -91,6 +91,8 @@ def _clock_text(row: Mapping[str, Any]) -> str:
     notes = [f"{row[key]} {key}" for key in ("flapping", "late") if row[key]]
     if not row["ended"]:
         notes.append("never came back")
+    elif row.get("came_back", 0) < row.get("of", 0):
+        notes.append(f"{row['came_back']} of {row['of']} calls came back")
     return text + (f" ({', '.join(notes)})" if notes else "")
 
 
