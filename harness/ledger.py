@@ -1,9 +1,9 @@
 """What the PBX acknowledged, against what was read back after recovery: acknowledged data is never lost.
 
 Pure: ops and the rows of data.jsonl in, accounts per kind out. An acknowledgement is an answer that a client got: the
-200 to a REGISTER, or to the BYE of an established call, or a prompt that was recognised. Kinds: registration,
-call_record, recording, log, prompt. Besides those that clients write themselves (`f` is "ack", value {kind, id, …}), acknowledgements follow from what they
-tell anyway: registrations, calls that are up, BYEs.
+200 to a REGISTER or to the BYE of an established call, a prompt that was recognised. Kinds: registration, call_record,
+recording, log, prompt. Besides those that clients write themselves (`f` is "ack", value {kind, id, …}),
+acknowledgements follow from what they tell anyway: registrations, calls that are up, BYEs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SLACK_NS = 3 * NS_PER_S
 """By how much the end of a binding may differ from what its client was told: PBXs count whole seconds, at both ends."""
 
 EMPTY_BYTES = 24
-"""A recording of no more than this holds nothing: a pcap file's header is as long, those of other formats are longer."""
+"""A recording of no more than this holds nothing: as long is a pcap file's header, and no other format's is shorter."""
 
 Fate = Literal["found", "lost", "unknown"]
 
@@ -106,12 +106,12 @@ class ReadBack:
         """Whether a row is the binding that its client was told of last, or a later one, whose answer never came. As
         far as the row tells: without contact and expiry any row of the user will do."""
         contact, own = row.get("contact"), ack.detail.get("contact")
-        same: bool = not contact or not own or _place(contact) == _place(own)
+        same = not contact or not own or _place(contact) == _place(own)
         if self.clock is None or row.get("expires_at") is None or ack.until_ns is None:
             return same
         expires_ns = self.clock.monotonic_ns(float(row["expires_at"]))
         if same:
-            took_ns = round(ack.detail.get("took_ms", 0.0) * 1e6)
+            took_ns = round(float(ack.detail.get("took_ms", 0.0)) * 1e6)
             return expires_ns >= ack.until_ns - took_ns - SLACK_NS
         return expires_ns > ack.until_ns + SLACK_NS
 

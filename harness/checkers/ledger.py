@@ -15,8 +15,8 @@ from harness.results import CheckResult
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """Fails on a single loss. Unknown when nothing was read back or acknowledged, when a declared kind could not be read,
-    or when nothing can be said of any acknowledgement of a kind."""
+    """Fails on a single loss. Unknown when nothing was read back or acknowledged, when a declared kind could not be
+    read, or when nothing can be said of any acknowledgement of a kind."""
 
     name: str = "ledger"
 

@@ -16,8 +16,7 @@ MAX_HELD = 200
 """Held calls of one kind at most."""
 
 LAST_OWN = 120
-"""So many of the last extensions belong to the probes (20), to background load, to the prompt's caller and to transactions in
-flight."""
+"""So many of the last extensions belong to the probes (20), to load, to the prompt's caller and to transactions."""
 
 
 class Range(Protocol):

@@ -3,9 +3,9 @@
     python -m harness.clients.prompt --to IP:PORT --domain pbx.test --first 29931 --extension 900 --tone-hz 392 523 …
 
 One call after the other on UDP, each until every tone of the prompt was heard in its order, wherever it began: op
-`prompt`, ok when it was recognised; fail when the call was refused, or answered and not recognised within `HEAR_S`; info
-when no answer came within `ANSWER_S`. The first time that it is recognised is an acknowledgement (`ack`): from then on it
-must be there. The password comes from the environment (PBX_CHAOS_SIP_PASSWORD).
+`prompt`, ok when it was recognised; fail when the call was refused, or answered and not recognised within `HEAR_S`;
+info when no answer came within `ANSWER_S`. The first time that it is recognised is an acknowledgement (`ack`): from
+then on it must be there. The password comes from the environment (PBX_CHAOS_SIP_PASSWORD).
 """
 
 from __future__ import annotations
