@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from harness.checkers.types import Evidence
 from harness.clients.kinds import KINDS
+from harness.clients.sip.message import uri_of
 from harness.clock import NS_PER_S, WallOffset
 from harness.history import Op
 from harness.results import split_clock
@@ -99,7 +100,7 @@ class ReadBack:
     def holds(self, ack: Ack) -> bool:
         """Whether what was acknowledged is among what was read back."""
         if ack.kind == "registration":
-            return any(self._binds(row, ack) for row in self._of("database") if row.get("registration") == ack.id)
+            return any(self._binds(row, ack) for row in self._bindings.get(ack.id, ()))
         return (ack.kind, ack.id, ack.detail.get("state") or ack.detail.get("event")) in self._there
 
     def _binds(self, row: Mapping[str, Any], ack: Ack) -> bool:
@@ -114,6 +115,15 @@ class ReadBack:
             took_ns = round(float(ack.detail.get("took_ms", 0.0)) * 1e6)
             return expires_ns >= ack.until_ns - took_ns - SLACK_NS
         return expires_ns > ack.until_ns + SLACK_NS
+
+    @cached_property
+    def _bindings(self) -> dict[str, list[Mapping[str, Any]]]:
+        """The rows of registrations by user."""
+        bindings: dict[str, list[Mapping[str, Any]]] = {}
+        for row in self._of("database"):
+            if "registration" in row:
+                bindings.setdefault(row["registration"], []).append(row)
+        return bindings
 
     @cached_property
     def _there(self) -> frozenset[tuple[str, str, str | None]]:
@@ -276,7 +286,7 @@ def _until_ns(op: Op, expires_s: float | None) -> int | None:
 
 def _place(contact: str) -> str:
     """User, host and port of a contact; PBXs write the rest of it in their own way."""
-    return contact.strip("<>").partition(";")[0].partition(":")[2]
+    return uri_of(contact).partition(";")[0].partition(":")[2]
 
 
 def _too_young(ack: Ack, evidence: Evidence, back: ReadBack) -> bool:
