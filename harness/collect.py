@@ -56,8 +56,9 @@ def region_files(cell: Cell, run_dir: RunDir) -> None:
 def data(cell: Cell, run_dir: RunDir) -> None:
     """What the PBX kept: each kind of data that its profile declares, read back on the active node into data.jsonl.
 
-    The first row says what is declared ({kind: durable_after_s}), where and when it was read; then a row per thing that
-    was found, with its kind, or one with the `error` of a kind that could not be read.
+    The first row says what is declared ({kind: durable_after_s}), where and when it was read, and how far the wall
+    clock was from the run's; then a row per thing that was found, with its kind, or one with the `error` of a kind that
+    could not be read.
     """
     declared = cell.profile.data.declared
     head: dict[str, Any] = {"declared": {kind: own.durable_after_s for kind, own in declared.items()}}
@@ -70,7 +71,7 @@ def data(cell: Cell, run_dir: RunDir) -> None:
     else:
         for kind, own in declared.items():
             rows += _read_back(cell, active, kind, own.read)
-    head |= {"node": active, "read_ns": now_ns()}
+    head |= {"node": active, "read_ns": now_ns(), "wall_offset_ns": WallOffset.measure().offset_ns}
     run_dir.write_text("data.jsonl", "".join(dumps(row) + "\n" for row in (head, *rows)))
 
 

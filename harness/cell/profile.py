@@ -108,9 +108,10 @@ class Recordings(Kind):
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts(Kind):
-    """Prompts: calling `extension` plays one of them from the volume."""
+    """Prompts: calling `extension` plays one of them from the volume, over and over; a caller knows it by its tones."""
 
     extension: Annotated[int, Field(gt=0)] | None = None
+    tones_hz: tuple[Annotated[int, Field(ge=300, le=3400)], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

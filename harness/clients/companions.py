@@ -178,3 +178,35 @@ class BackgroundCalls(Companion):
         argv += ["--callers", f"{callers[0]}-{callers[-1]}", "--callee", str(callee)]
         argv += ["--rate-cps", f"{self.rate_cps:g}", "--hold-s", f"{self.hold_s:g}", "--process", self.name]
         return [*argv, *(["--audio"] if self.audio else [])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptHeard(Companion):
+    """Somebody calls the extension that plays a prompt, over and over: is it there, and still what it was?"""
+
+    @property
+    def name(self) -> str:
+        return "prompt"
+
+    @property
+    def returns(self) -> bool:
+        return True
+
+    @property
+    def stop_s(self) -> float:
+        return 15.0
+
+    def unmet(self, profile: Any) -> str | None:
+        prompts = getattr(getattr(profile, "data", None), "prompts", None)
+        if prompts is None or prompts.extension is None:
+            return f"PBX {profile.name} declares no prompt extension"
+        if not prompts.tones_hz:
+            return f"PBX {profile.name} does not declare by which tones its prompt is recognised"
+        return not_offered(profile, "udp")
+
+    def arguments(self, cell: CellLike) -> list[str]:
+        prompts = cell.profile.data.prompts
+        argv = ["-m", "harness.clients.prompt", "--to", f"{cell.public_ip}:{port_of(cell.profile, 'udp')}"]
+        argv += ["--domain", cell.profile.sip.domain, "--first", str(extensions.of_prompt(cell.profile.extensions))]
+        argv += ["--extension", str(prompts.extension), "--tone-hz", *map(str, prompts.tones_hz)]
+        return [*argv, "--process", self.name]

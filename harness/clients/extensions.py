@@ -1,8 +1,8 @@
 """Which extensions of a PBX belong to whom, so that no two clients of a run are the same account.
 
 From the first on: held calls (`MAX_HELD` of each kind, two extensions each), then registered clients (an equal share of
-what is left for each kind); the last `LAST_OWN` belong to probes, load and transactions in flight. `Range` is what a
-profile has as `extensions`, first and last inclusive.
+what is left for each kind); the last `LAST_OWN` belong to probes, load, the prompt's caller and transactions in flight.
+`Range` is what a profile has as `extensions`, first and last inclusive.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_HELD = 200
 """Held calls of one kind at most."""
 
 LAST_OWN = 120
-"""So many of the last extensions belong to the probes (20), to background load and to transactions in flight."""
+"""So many of the last extensions belong to the probes (20), to load, to the prompt's caller and to transactions."""
 
 
 class Range(Protocol):
@@ -37,6 +37,11 @@ def of_load(extensions: Range) -> tuple[range, int]:
     """Callers and the callee of background calls."""
     first = extensions.last - LAST_OWN + 1
     return range(first, first + 50), first + 50
+
+
+def of_prompt(extensions: Range) -> int:
+    """Who calls the prompt."""
+    return extensions.last - LAST_OWN + 1 + 51
 
 
 def of_in_flight(extensions: Range, kind: str) -> int:

@@ -286,7 +286,7 @@ async def _probe(args: argparse.Namespace) -> None:
         credentials=Credentials(user=args.callee, password=password),
     )
     recorder = Recorder(args.out, process=args.process, f=clock_id("new_call", args.transport))
-    recorder.note("registration", registered.accepted_ns, {"user": args.callee, "expires_s": registered.expires_s})
+    recorder.note("registration", registered.accepted_ns, {"user": args.callee, **registered.bound})
     probe = NewCallProbe(
         road=partial(shooting.road, args, local_ip=host),
         domain=args.domain,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import secrets
 from dataclasses import dataclass, field
+from typing import Any
 
 from harness.clients import shooting
 from harness.clients.single_shot import Here
@@ -39,6 +40,9 @@ class Options:
 
     def again(self, reply: Message) -> bool:
         return False
+
+    def told(self, ok: Message) -> dict[str, Any]:
+        return {}
 
 
 def main() -> None:

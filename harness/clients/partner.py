@@ -57,6 +57,11 @@ class Partner:
             on_call=self._on_call,
         )
 
+    @property
+    def call_id(self) -> str | None:
+        """The Call-ID of the call that it took last; None while nobody called."""
+        return self._session.call_id if self._session is not None else None
+
     async def start(self) -> None:
         """Returns once it is registered. Bound it."""
         await self._agent.start()

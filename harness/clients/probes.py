@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from harness.clients import extensions
-from harness.clients.companions import BackgroundCalls, HeldCalls, InFlight, RegisteredClients
+from harness.clients.companions import BackgroundCalls, HeldCalls, InFlight, PromptHeard, RegisteredClients
 from harness.clients.offers import CellLike, not_offered, port_of, recording
 from harness.results import TRANSPORTS, TransportName, clock_id
 
@@ -155,6 +155,11 @@ def registered(*, count: int, kind: str = "ip_phone") -> RegisteredClients:
 def in_flight(*, kind: str = "ip_phone") -> InFlight:
     """Transactions that are always under way: what becomes of those that the fault catches?"""
     return InFlight(kind=kind)
+
+
+def prompt_heard() -> PromptHeard:
+    """Calls of the extension that plays a prompt from the volume: is it recognised, before the fault and after it?"""
+    return PromptHeard()
 
 
 def background_calls(*, rate_cps: float, hold_s: float = 10.0, audio: bool = False) -> BackgroundCalls:

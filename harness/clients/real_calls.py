@@ -107,7 +107,9 @@ class Pair:
             with suppress(TimeoutError):
                 callee_heard_ns = await self.partner.heard(AUDIO_S)
         story = self.caller.story
-        problem = story.set_up(caller_heard_ns=self.caller.heard_ns, callee_heard_ns=callee_heard_ns)
+        problem = story.set_up(
+            caller_heard_ns=self.caller.heard_ns, callee_heard_ns=callee_heard_ns, call_id=self.partner.call_id
+        )
         return f"{self.name}: {problem}" if problem else None
 
     async def flows(self) -> bool:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+from typing import Any
 
 from harness.clients import shooting
 from harness.clients.new_call import PASSWORD
 from harness.clients.single_shot import Here
+from harness.clients.sip.binding import accepted
 from harness.clients.sip.digest import BadChallenge, Challenge, Credentials, answer, challenge_of
-from harness.clients.sip.message import Header, Message, request
+from harness.clients.sip.message import Header, Message, request, uri_of
 
 EXPIRES_S = 3600
 
@@ -80,6 +82,12 @@ class Register:
 
     def again(self, reply: Message) -> bool:
         return reply.code in (401, 407) and self._registrar.challenged(reply)
+
+    def told(self, ok: Message) -> dict[str, Any]:
+        """Who is registered now, where and for how long: an acknowledgement (harness/ledger.py)."""
+        own = self._registrar
+        uri = uri_of(own.contact[1]) if own.contact is not None else ""
+        return {"user": own.credentials.user, **accepted(ok, uri, EXPIRES_S)}
 
 
 def main() -> None:

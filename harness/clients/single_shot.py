@@ -13,7 +13,7 @@ import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from harness.clients import open_loop
 from harness.clients.open_loop import Turn
@@ -48,11 +48,13 @@ class Here:
 
 class Exchange(Protocol):
     """What is asked in one attempt. `again` is given each final answer, and says whether it only asks for the same once
-    more (a challenge): then `request` is called again."""
+    more (a challenge): then `request` is called again. `told` is what a 2xx says that is worth keeping."""
 
     def request(self, here: Here) -> bytes: ...
 
     def again(self, reply: Message) -> bool: ...
+
+    def told(self, ok: Message) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +184,7 @@ class SingleShot:
             self._end_late(n, attempt.sent_ns)
             self._recorder.late(received_ns, value)
         elif message.code < 300:
-            self._recorder.end("ok", received_ns, value)
+            self._recorder.end("ok", received_ns, value | attempt.exchange.told(message))
         else:
             self._recorder.end("fail", received_ns, value, error=f"{message.code} {message.reason}".strip())
 

@@ -50,9 +50,12 @@ class Story:
         self._recorder.invoke(self._called_ns, value)
         return self._called_ns
 
-    def set_up(self, *, caller_heard_ns: int | None, callee_heard_ns: int | None) -> str | None:
-        """How the attempt ended: ok once it was answered and both ends have heard each other; else what went wrong."""
-        value: dict[str, Any] = {"n": 0, "call": self.call}
+    def set_up(
+        self, *, caller_heard_ns: int | None, callee_heard_ns: int | None, call_id: str | None = None
+    ) -> str | None:
+        """How the attempt ended: ok once it was answered and both ends have heard each other; else what went wrong.
+        With `call_id` the PBX's data of this call can be told from others'."""
+        value: dict[str, Any] = {"n": 0, "call": self.call} | ({"call_id": call_id} if call_id else {})
         answered_ns = self.seen.get("answered", self.seen.get("confirmed"))
         problem = None
         if self.over:

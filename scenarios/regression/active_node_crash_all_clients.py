@@ -4,7 +4,7 @@ import pytest
 
 from harness.checkers.call_recovery import call_recovery
 from harness.checkers.outage import outage
-from harness.clients.probes import held_calls, new_calls, registered, registrations, sip_options
+from harness.clients.probes import held_calls, new_calls, prompt_heard, registered, registrations, sip_options
 from harness.faults.node import power_off
 from harness.scenario import RunScenario, Scenario, at
 
@@ -21,6 +21,7 @@ ACTIVE_NODE_CRASH_ALL_CLIENTS = Scenario(
         registrations(period_s=1, transport="wss"),
         new_calls(period_s=0.2),
         new_calls(period_s=1, transport="tls"),
+        prompt_heard(),
         held_calls(kind="ip_phone", count=8),
         held_calls(kind="desktop", count=4),
         held_calls(kind="mobile", count=4),

@@ -4,14 +4,19 @@ import pytest
 
 from harness.checkers.in_flight import in_flight as ended
 from harness.checkers.outage import outage
-from harness.clients.probes import in_flight, sip_options
+from harness.clients.probes import in_flight, registrations, sip_options
 from harness.faults.node import power_off
 from harness.scenario import RunScenario, Scenario, at
 
 ACTIVE_NODE_CRASH_IN_FLIGHT = Scenario(
     name="active-node-crash-in-flight",
     summary="the active node loses its power while transactions of every kind are under way",
-    probes=[sip_options(period_s=0.1), in_flight(kind="ip_phone"), in_flight(kind="desktop")],
+    probes=[
+        sip_options(period_s=0.1),
+        registrations(period_s=0.5),
+        in_flight(kind="ip_phone"),
+        in_flight(kind="desktop"),
+    ],
     timeline=[at(2, power_off("active"), hold_s=12)],
     checkers=[outage(), ended(max_orphans=4)],  # the stand-in keeps no transactions for the next node
 )

@@ -18,7 +18,7 @@ from harness.results import TRANSPORTS
 def test_nobody_shares_an_extension(first: int, last: int) -> None:
     own: Any = SimpleNamespace(first=first, last=last)
     callers, callee = extensions.of_load(own)
-    groups = [set(callers) | {callee}]
+    groups = [set(callers) | {callee}, {extensions.of_prompt(own)}]
     groups += [set(extensions.of_probes(own, transport)) for transport in TRANSPORTS]
     for kind in KINDS:
         own_eight = extensions.of_in_flight(own, kind)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.clients.extensions import of_load
-from harness.clients.probes import background_calls, new_calls, sip_options
+from harness.clients.probes import background_calls, new_calls, prompt_heard, sip_options
 
 CELL: Any = SimpleNamespace(
     public_ip="203.0.113.1",
@@ -75,3 +75,22 @@ def test_background_calls_have_extensions_of_their_own_and_a_rate_that_is_one() 
     for wrong in wrongs:
         with pytest.raises(ValueError, match="background calls"):
             background_calls(**wrong)
+
+
+def test_a_prompt_is_listened_to_where_the_profile_says_what_it_plays() -> None:
+    def profile(**prompts: Any) -> Any:
+        return SimpleNamespace(
+            name="p",
+            sip=CELL.profile.sip,
+            extensions=CELL.profile.extensions,
+            data=SimpleNamespace(prompts=SimpleNamespace(**prompts) if prompts else None),
+        )
+
+    spec = prompt_heard()
+    assert spec.unmet(profile()) == "PBX p declares no prompt extension"
+    assert spec.unmet(profile(extension=None, tones_hz=())) == "PBX p declares no prompt extension"
+    assert "by which tones" in str(spec.unmet(profile(extension=900, tones_hz=())))
+    whole = profile(extension=900, tones_hz=(392, 523))
+    assert spec.unmet(whole) is None
+    argv = spec.arguments(SimpleNamespace(public_ip="203.0.113.1", topology=CELL.topology, profile=whole))
+    assert argv[argv.index("--extension") :] == ["--extension", "900", "--tone-hz", "392", "523", "--process", "prompt"]

@@ -55,6 +55,14 @@ def test_no_other_answer_is_asked_about_again(registrar: Registrar, code: int) -
     assert not Register(registrar).again(challenge(asked(registrar), "n1", code=code))
 
 
+def test_who_was_registered_where_is_told(registrar: Registrar) -> None:
+    attempt = Register(registrar)
+    message = parse(attempt.request(HERE))
+    contact = ("Contact", "<sip:1997@198.18.0.9:5070>;expires=600")
+    ok = parse(response(message, 200, "OK", to_tag="t", headers=[contact]))
+    assert attempt.told(ok) == {"user": "1997", "expires_s": 600, "contact": "sip:1997@198.18.0.9:5070"}
+
+
 def test_a_challenge_that_can_not_be_met_is_the_answer(registrar: Registrar) -> None:
     header = ("WWW-Authenticate", 'Digest realm="pbx.test", nonce="n", algorithm=SHA-3')
     reply = parse(response(asked(registrar), 401, "Unauthorized", to_tag="t", headers=[header]))

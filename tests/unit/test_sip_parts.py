@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from harness.clients.sip import session_timer
-from harness.clients.sip.binding import granted_s, retry_after_s
+from harness.clients.sip.binding import accepted, granted_s, retry_after_s
 from harness.clients.sip.dialog import way
 from harness.clients.sip.framer import BIGGEST, PING, PONG, BadStream, Framer
 from harness.clients.sip.message import Header, Message
@@ -165,6 +165,19 @@ def test_routes_loose_and_strict() -> None:
 )
 def test_what_the_registrar_grants(headers: list[Header], seconds: int) -> None:
     assert granted_s(Message(headers=tuple(headers), code=200), "sip:me", 3600) == seconds
+
+
+@pytest.mark.parametrize(
+    ("contact", "bound"),
+    [
+        ("<sip:me@a:1>;expires=60", {"expires_s": 60, "contact": "sip:me@a:1"}),
+        ("<sip:me@nat:9>;expires=60", {"expires_s": 3600}),  # rewritten
+        (None, {"expires_s": 3600}),
+    ],
+)
+def test_what_the_registrar_acknowledges(contact: str | None, bound: dict[str, object]) -> None:
+    headers = (("contact", contact),) if contact else ()
+    assert accepted(Message(headers=headers, code=200), "sip:me@a:1", 3600) == bound
 
 
 @pytest.mark.parametrize(

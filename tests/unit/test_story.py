@@ -61,6 +61,15 @@ def test_a_call_is_ok_only_with_audio_both_ways(
         assert end.time_ns == invoke.time_ns + 20_000_000
 
 
+def test_a_call_tells_which_call_of_the_pbx_it_is(tmp_path: Path) -> None:
+    def tell(story: Story) -> None:
+        at_ns = story.invoke(kind="webrtc", transport="wss", caller="1000", callee="1001")
+        story.event("confirmed", at_ns)
+        story.set_up(caller_heard_ns=at_ns, callee_heard_ns=at_ns, call_id="x@y")
+
+    assert [op.value["call_id"] for op in told(tmp_path / "h", tell) if op.f == "call" and op.type == "ok"] == ["x@y"]
+
+
 def test_an_answer_that_never_came_has_a_code_of_null_and_other_unknowns_are_left_out(tmp_path: Path) -> None:
     ops = told(tmp_path / "h", lambda story: story.event("bye_sent", 7, code=None, reason=None))
     assert ops[0].value == {"call": "c", "side": "caller", "event": "bye_sent", "code": None}

@@ -158,7 +158,8 @@ class Binding:
     def _accepted(self, reply: Reply, first: asyncio.Future[None]) -> None:
         again = not self.registered and first.done()
         self.registered = True
-        self._tell("registered", reply.received_ns, took_ms=reply.took_ms)
+        bound = accepted(reply.message, self._old_contact or "", self._expires_s)
+        self._tell("registered", reply.received_ns, took_ms=reply.took_ms, **bound)
         if not first.done():
             first.set_result(None)
         if again:
@@ -276,6 +277,15 @@ def granted_s(ok: Message | None, own_uri: str, asked_s: int) -> int:
             return max(1, int(found[1]))
     value = ok.get("expires") or ""
     return max(1, int(value)) if re.fullmatch("[0-9]{1,9}", value) else asked_s
+
+
+def accepted(ok: Message | None, own_uri: str, asked_s: int) -> dict[str, Any]:
+    """What a registrar's 2xx acknowledges: for how long (`expires_s`), and `contact`, our own one, where the 2xx lists
+    it as a current binding (RFC 3261 10.3): a registrar that rewrites contacts has acknowledged another."""
+    bound: dict[str, Any] = {"expires_s": granted_s(ok, own_uri, asked_s)}
+    if ok is not None and any(uri_of(contact) == own_uri for contact in ok.all("contact")):
+        bound["contact"] = own_uri
+    return bound
 
 
 def retry_after_s(refusal: Message | None) -> float:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import secrets
 import select
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from harness.clients.sip.binding import accepted
 from harness.clients.sip.dialog import new_branch, via
 from harness.clients.sip.digest import BadChallenge, Credentials, answer, challenge_of
-from harness.clients.sip.message import BadMessage, Header, Message, parse, request
+from harness.clients.sip.message import BadMessage, Header, Message, parse, request, uri_of
 from harness.clients.sip.transport import Address, UdpSocket
 from harness.clock import NS_PER_S, now_ns
 from harness.errors import InfrastructureError
@@ -19,10 +22,10 @@ WAIT_S = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Registered:
-    """A binding the registrar accepted: until when it said it holds, and when it said so."""
+    """A binding the registrar accepted: what its answer acknowledges (`binding.accepted`), and when it came."""
 
     contact: str
-    expires_s: int
+    bound: Mapping[str, Any]
     accepted_ns: int
 
 
@@ -39,7 +42,8 @@ def register(
             continue
         last = f"{reply.code} {reply.reason}"
         if 200 <= reply.code < 300:
-            return Registered(contact=binding.contact, expires_s=_granted(reply, expires_s), accepted_ns=now_ns())
+            bound = accepted(reply, uri_of(binding.contact), expires_s)
+            return Registered(contact=binding.contact, bound=bound, accepted_ns=now_ns())
         if reply.code in (401, 407):
             try:
                 authorization = (answer(challenge_of(reply), credentials, method="REGISTER", uri=f"sip:{domain}"),)
@@ -94,8 +98,3 @@ class _Binding:
                 select.select([], [], [], min(left_s, WAIT_S / 5))  # a closed port: the PBX may be about to listen
                 return None
         return None
-
-
-def _granted(reply: Message, asked_s: int) -> int:
-    expires = reply.get("expires") or ""
-    return int(expires) if expires.isascii() and expires.isdigit() else asked_s
