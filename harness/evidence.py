@@ -14,6 +14,7 @@ from harness.fates import held_calls, media_outage
 from harness.history import Op
 from harness.results import ALL_CLOCK_IDS, Outage
 from harness.rundir import RunDir
+from harness.sip_figures import never_left
 
 
 def load(run_dir: RunDir) -> Evidence:
@@ -74,8 +75,9 @@ def merged(run_dir: RunDir) -> list[Op]:
 
 def outages_of(ops: Sequence[Op], clock: str, timing: dict[str, float], *, since_ns: int = 0) -> list[Outage]:
     """The outages one clock saw that lasted into the time after `since_ns`; `timing` has its period_s, deadline_s."""
+    pairs = history.pairs(ops, clock)
     found = find_outages(
-        history.pairs(ops, clock),
+        [pair for pair in pairs if pair.end is None or not never_left(pair.end)],
         clock=clock,
         deadline_s=timing["deadline_s"],
         period_s=timing["period_s"],

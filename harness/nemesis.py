@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from harness.clock import NS_PER_S, now_ns
 from harness.errors import HarnessError, InfrastructureError
+from harness.faults.on_node import START_TIMEOUT_S
 from harness.faults.types import Fault, Landed, dump, load
 from harness.history import Op, OpType, Writer
 
@@ -115,6 +116,7 @@ class Nemesis:
         self._journal = journal
         self._writer = writer
         self._held: dict[int, tuple[Fault, ExitStack]] = {}
+        self._injured = False
         self._time_ns = time_ns
         self.stop = threading.Event()
         self._pause = pause or self.stop.wait
@@ -137,6 +139,18 @@ class Nemesis:
         finally:
             for number in sorted(self._held, reverse=True):
                 self._heal(number)
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Nothing is held any more: start what fencing has switched off, as an operator does in the end."""
+        if not self._injured:
+            return
+        for node in self._cell.nodes:
+            try:
+                self._cell.cloud.ensure_started(node.instance_id, timeout_s=START_TIMEOUT_S)
+            except Exception as error:
+                with suppress(OSError):
+                    self._record(-1, "give_back", "fail", name=node.name, error=_words(error))
 
     def _act(self, due: list[_Due]) -> None:
         """Do what is due first; an injury that landed becomes due for its heal."""
@@ -152,8 +166,8 @@ class Nemesis:
     def _injure(self, number: int) -> Landed | None:
         """Injure, or record why not. What an injury that did not land may have begun is healed at once."""
         role = load(self._plan[number])
-        self._record(number, "fault", "invoke", name=role.name)
         stack = ExitStack()
+        begun = False
         planned: Fault | None = None
         try:
             fault = role.resolved(self._cell)
@@ -162,13 +176,18 @@ class Nemesis:
                 raise InfrastructureError(f"can't run here: {reason}")
             self._journal.note(number, "planned", fault)
             planned = fault
+            self._record(number, "fault", "invoke", name=role.name)
+            begun = True
             landed = stack.enter_context(fault.inject(self._cell))
         except Exception as error:
+            if not begun:
+                self._record(number, "fault", "invoke", name=role.name)
             if planned is not None:
                 self._heal_unlanded(number, planned)
             self._record(number, "fault", "fail", name=role.name, error=_words(error))
             return None
         self._held[number] = (fault, stack)
+        self._injured = True
         self._journal.note(number, "landed", fault)
         self._record(
             number,
@@ -182,10 +201,11 @@ class Nemesis:
         return landed
 
     def _hit_already(self, fault: Fault) -> str | None:
-        """Two faults on one node would be healed by whichever ends first: one at a time."""
-        target = getattr(fault, "target", None)
-        others = [held for held, _ in self._held.values() if target and getattr(held, "target", None) == target]
-        return f"{target} is still held by {others[0].name!r}" if others else None
+        """Two faults on one thing would be healed by whichever ends first: one at a time."""
+        for held, _ in self._held.values():
+            if shared := _holds(held) & _holds(fault):
+                return f"{min(shared)} is still held by {held.name!r}"
+        return None
 
     def _heal(self, number: int) -> None:
         """Heal; whatever else fails, a full disk included, the next one still gets its turn."""
@@ -212,6 +232,11 @@ class Nemesis:
     def _record(self, number: int, f: str, kind: OpType, *, error: str | None = None, **facts: Any) -> None:
         value = {"n": number, **facts}
         self._writer.write(Op(time_ns=self._time_ns(), process="nemesis", f=f, type=kind, value=value, error=error))
+
+
+def _holds(fault: Fault) -> set[str]:
+    """What a fault has in its hands while it is held: its node, and what it says it `holds`."""
+    return {str(name) for name in (getattr(fault, "target", None), getattr(fault, "holds", None)) if name}
 
 
 def _words(error: Exception) -> str:

@@ -17,6 +17,9 @@ from harness.clock import NS_PER_S
 from harness.history import Op
 from harness.quantiles import rank
 
+SEEN_NS = NS_PER_S
+"""How much later than it happened a move of the address may be seen by those who watch its owner."""
+
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 
 
@@ -31,8 +34,8 @@ class Coming:
     lost_ns: int | None = None
     back_ns: int | None = None
     refused: int = 0
-    heard_of: bool = False
-    """Anything happened to it after the fault."""
+    connected_ns: int | None = None
+    """When it last showed that it is connected; None while it knows that it is not."""
 
     unaware: bool = False
     """Its connection leads to a node that has lost the address, and it has not noticed: nobody reaches it."""
@@ -78,15 +81,20 @@ def figures(ops: Iterable[Op], *, fault_ns: int) -> dict[str, Any] | None:
 
 def _storm(ops: Iterable[Op], fault_ns: int) -> _Storm:
     storm = _Storm()
-    owners: list[str | None] = []
+    owner: str | None = None
+    moved_ns: int | None = None
     for op in ops:
         if op.f == "client":
             _take(storm, op, fault_ns)
-        elif op.f == "ownership" and op.type == "ok":
-            owners = [*owners[: 1 if op.time_ns > fault_ns else 0], op.value["address"]]
-    if len(set(owners)) > 1:
-        for client in storm.clients.values():
-            client.unaware = client.transport != "udp" and not client.heard_of
+        elif op.f == "ownership" and op.type == "ok" and op.value["address"] is not None:
+            if owner not in (None, op.value["address"]):
+                moved_ns = op.time_ns
+            owner = op.value["address"]
+    for client in storm.clients.values():
+        since_ns = client.connected_ns
+        moved = moved_ns is not None and moved_ns > fault_ns
+        stale = moved and since_ns is not None and since_ns < (moved_ns or 0) - SEEN_NS
+        client.unaware = client.transport != "udp" and stale
     return storm
 
 
@@ -94,12 +102,12 @@ def _take(storm: _Storm, op: Op, fault_ns: int) -> None:
     value = op.value
     client = storm.clients.setdefault(value["client"], Coming(kind=value["kind"], transport=value["transport"]))
     event = value["event"]
+    client.connected_ns = op.time_ns if event in ("flow_up", "registered") else None
     if op.time_ns < fault_ns:
         client.registered_before = event == "registered" or (
             client.registered_before and event in ("flow_up", "asleep")
         )
         return
-    client.heard_of = True
     second = (op.time_ns - fault_ns) // NS_PER_S
     if event in ("flow_down", "register_failed"):
         client.lost_ns = op.time_ns if client.lost_ns is None else client.lost_ns

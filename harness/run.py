@@ -18,7 +18,7 @@ from typing import Any
 from harness import collect, evidence
 from harness.catalogue import always_on
 from harness.cell.cell import Cell
-from harness.checkers.settled import nodes_hit, unsettled
+from harness.checkers.settled import nodes_hit, owners_of, unsettled
 from harness.clock import NS_PER_S, WallOffset, now_ns
 from harness.command import TimedOut, wait_for
 from harness.errors import Aborted, HarnessError, InfrastructureError, Interrupted
@@ -72,6 +72,7 @@ class Run:
     _unrest: list[str] = field(default_factory=lambda: ["cluster not asked yet"])
     _targets: list[str] = field(default_factory=list)
     _struck_ns: int = 0
+    _owners: set[str] = field(default_factory=set)
 
     def execute(self) -> Outcome:
         """Play the scenario; always returns, with everything that was observed saved and judged."""
@@ -190,7 +191,7 @@ class Run:
         except InfrastructureError as error:
             return [str(error)]
         nodes = [node.name for node in self.cell.nodes]
-        return unsettled(state, nodes, hit=nodes_hit(self._targets, nodes))
+        return unsettled(state, nodes, hit=nodes_hit(self._targets, nodes, owners=self._owners))
 
     def _heal(self) -> None:
         """Stop the nemesis, which heals what it holds, then heal whatever the journal still shows open."""
@@ -248,6 +249,7 @@ class Run:
             if op.f == "fault" and op.type == "ok":
                 self._targets.append(str(op.value["target"]))
                 self._struck_ns = int(op.value["landed_ns"])
+            self._owners |= owners_of([op])
             for time_ns, kind, text in self._narrator.tell(op):
                 if self.steady_ns is not None or kind == "FAULT":
                     self.say(self._at(time_ns), kind, text)

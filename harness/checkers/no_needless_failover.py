@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.checkers.single_owner import live
+from harness.checkers.single_owner import live, longest_gap_s
 from harness.checkers.types import Evidence
 from harness.results import CheckResult, Verdict
 
@@ -19,6 +19,7 @@ class NoNeedlessFailover:
     """From the steady state to the end one node owns everything, none of its resources is stopped, no clock is down."""
 
     name: str = "no_needless_failover"
+    max_gap_s: float = 2.0
 
     def check(self, evidence: Evidence) -> CheckResult:
         since_ns = evidence.steady_ns
@@ -46,9 +47,23 @@ class NoNeedlessFailover:
             first_ns = min([op.time_ns for op in moved] + [row["time_ns"] for row in stops])
             why = f"{what}, {(first_ns - since_ns) / 1e9:.1f} s after the steady state, although it served"
             return self._result("fail", why, [op.index for op in moved[:20]])
+        hit = {fault.target for fault in evidence.faults if fault.landed_ns is not None}
+        shot = sorted(
+            {
+                str(row["node"])
+                for row in evidence.alerts
+                if row["kind"] in ("fencing", "fence_requested") and row["node"] not in hit
+                and since_ns <= row["time_ns"] <= evidence.end_ns
+            }
+        )  # fmt: skip
+        if shot:
+            return self._result("fail", f"{', '.join(shot)} was fenced although no fault hit it")
         down = sorted(clock for clock, found in evidence.outages.items() if found)
         if down:
             return self._result("fail", f"{owner} kept everything, but {', '.join(down)} went unanswered")
+        blind_s = longest_gap_s(samples, evidence)
+        if blind_s > self.max_gap_s:
+            return self._result("unknown", f"nobody looked who owns what for {blind_s:.1f} s")
         if evidence.unread:
             return self._result("unknown", f"whether something was stopped is not known: {'; '.join(evidence.unread)}")
         return self._result(

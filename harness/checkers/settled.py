@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.cell.cluster import node_of_failure
 from harness.checkers.types import Evidence
+from harness.history import Op
 from harness.results import CheckResult
 
 
@@ -31,9 +32,8 @@ class Settled:
             return CheckResult(name=self.name, verdict="unknown", why=f"not at rest before: {'; '.join(wrong)}")
         if after is None:
             return CheckResult(name=self.name, verdict="unknown", why="no cluster state from after the fault")
-        hit = nodes_hit(
-            (fault.target for fault in evidence.faults if fault.landed_ns is not None), evidence.expected_nodes
-        )
+        targets = [fault.target for fault in evidence.faults if fault.landed_ns is not None]
+        hit = nodes_hit(targets, evidence.expected_nodes, owners=owners_of(evidence.ops))
         wrong = unsettled(after, evidence.expected_nodes, hit=hit)
         if wrong:
             return CheckResult(name=self.name, verdict="fail", why=f"after: {'; '.join(wrong)}")
@@ -48,7 +48,9 @@ class Settled:
             why = f"fenced although no fault hit it: {', '.join(unexplained)}"
             return CheckResult(name=self.name, verdict="fail", why=why, metrics=metrics)
         count = len(evidence.expected_nodes)
-        why = f"{count} of {count} nodes online, all resources on {after['active']}, nothing failed"
+        failed = len(after["failed_actions"])
+        history = f"{failed} failed where a fault hit, and run again" if failed else "nothing failed"
+        why = f"{count} of {count} nodes online, all resources on {after['active']}, {history}"
         return CheckResult(name=self.name, verdict="pass", why=why, metrics=metrics)
 
 
@@ -72,21 +74,32 @@ def fenced_after_return(evidence: Evidence) -> list[str]:
     return sorted(found)
 
 
-def nodes_hit(targets: Iterable[str | None], nodes: Sequence[str]) -> set[str]:
-    """The nodes that faults hit: those they were aimed at; all of them by one that was aimed at none (the volume, the
-    API, the cluster as a whole)."""
+def owners_of(ops: Iterable[Op]) -> set[str]:
+    """The nodes that mounted the volume, ran the PBX or had the address at any time."""
+    found: set[str] = set()
+    for op in ops:
+        if op.f == "ownership" and op.type == "ok":
+            found |= {*op.value["mounted"], *op.value["pbx"], op.value["address"]} - {None}
+    return found
+
+
+def nodes_hit(targets: Iterable[str | None], nodes: Sequence[str], *, owners: Collection[str]) -> set[str]:
+    """The nodes that faults hit: those they were aimed at; the owners of the service by one that was aimed at no node
+    (the volume, the address, the API); nobody by one that strikes the harness alone."""
     found: set[str] = set()
     for target in targets:
-        named = set(str(target).split(", ")) & set(nodes)
-        found |= named or set(nodes)
+        named = set(str(target).split(", "))
+        if named != {"harness"}:
+            found |= (named & set(nodes)) or (set(owners) & set(nodes))
     return found
 
 
 def unsettled(state: Mapping[str, Any], expected_nodes: Sequence[str], *, hit: Collection[str] = ()) -> list[str]:
     """What keeps this cluster state from being at rest, in words; empty when nothing does.
 
-    What failed on a node that a fault `hit` and runs again is what the fault was for: Pacemaker shows it until its
-    failure-timeout is over. It is unrest on any other node.
+    A monitor that failed on a node that a fault `hit`, of what runs again, is what the fault was for: Pacemaker shows
+    it until its failure-timeout is over. It is unrest on any other node; a start or stop that failed is unrest
+    everywhere, because that node can't take over.
     """
     wrong = []
     offline = sorted(set(expected_nodes) - set(state["online"]))
@@ -105,7 +118,7 @@ def unsettled(state: Mapping[str, Any], expected_nodes: Sequence[str], *, hit: C
     blocked = [r["id"] for r in state["resources"] if r.get("blocked")]
     if blocked:
         wrong.append(f"blocked: {', '.join(blocked)}")
-    failed = [action for action in state["failed_actions"] if node_of_failure(action) not in hit]
+    failed = [a for a in state["failed_actions"] if "_monitor_" not in a or node_of_failure(a) not in hit]
     if failed:
         wrong.append(f"failed: {', '.join(failed)}")
     pending = sorted({str(entry["target"]) for entry in state["fencing"] if entry.get("status") == "pending"})

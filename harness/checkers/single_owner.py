@@ -38,7 +38,7 @@ class SingleOwner:
                 return self._result("fail", why, metrics, double)
         last = samples[-1]
         mounted, pbx, address = live(last, "mounted"), live(last, "pbx"), last.value["address"]
-        blind_s = _longest_gap_s(samples, evidence)
+        blind_s = longest_gap_s(samples, evidence)
         seen_end = (evidence.end_ns - last.time_ns) / 1e9 <= self.max_gap_s
         if seen_end and not (mounted == pbx == [address]):
             why = (
@@ -73,7 +73,8 @@ def _address_before_volume(samples: Sequence[Op]) -> list[Op]:
     ]
 
 
-def _longest_gap_s(samples: Sequence[Op], evidence: Evidence) -> float:
+def longest_gap_s(samples: Sequence[Op], evidence: Evidence) -> float:
+    """For how long nobody looked who owns what, at most, between steady state and end."""
     start = evidence.steady_ns if evidence.steady_ns is not None else samples[0].time_ns
     inside = [op.time_ns for op in samples if start <= op.time_ns <= evidence.end_ns]
     stamps = [start, *inside, max(evidence.end_ns, start)]

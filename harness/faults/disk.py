@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 class SickVolume(OnCell):
     """The data volume behaves so while it is held, wherever it is attached (`Switches` has units and bounds)."""
 
+    holds: ClassVar[str] = "the volume"
     observable: ClassVar[str] = "what the volume's server says it does"
     healed_by: ClassVar[str] = "its switches are off again"
     on_ec2: ClassVar[str] = "no: it can pause I/O (FIS), no more"

@@ -112,7 +112,7 @@ class Cut(OnNode):
 
     def _addresses(self, cell: Cell) -> str:
         if self.others == "clients":
-            return f"!= {{ {cell.topology.vpc_subnet}, {HERE_ONLY} }}"
+            return f"!= {{ {cell.topology.vpc_subnet}, {cell.topology.public_endpoint_address}, {HERE_ONLY} }}"
         if self.others == "api":
             return f"{{ {cell.topology.endpoint_address}, {cell.topology.public_endpoint_address} }}"
         peers = [node for node in cell.nodes if node.name != self.target and self.others in ("peers", node.name)]

@@ -60,6 +60,7 @@ class Standby(OnNode):
 class Move(OnNode):
     """`crm_resource --move` of the service away from a node; the constraint that it leaves is cleared when healed."""
 
+    holds: ClassVar[str] = "the service's place"
     observable: ClassVar[str] = "a location constraint cli-ban-…"
     healed_by: ClassVar[str] = "the constraint is cleared"
     on_ec2: ClassVar[str] = "by SSM"
@@ -87,6 +88,7 @@ class Move(OnNode):
 class Maintenance(OnCell):
     """The cluster looks on: it starts, stops, monitors and recovers nothing."""
 
+    holds: ClassVar[str] = "maintenance mode"
     observable: ClassVar[str] = "the cluster property maintenance-mode"
     healed_by: ClassVar[str] = "the property is removed"
     on_ec2: ClassVar[str] = "by SSM"

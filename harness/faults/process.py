@@ -45,14 +45,17 @@ each() { # prints pid, start time and state of every process called by one of th
 SIGNAL = (
     FIND
     + r"""
-signal=$2 wanted=$3 before=$(each)
+signal=$2 wanted=$3 before=$(each | grep -v ' [ZX]$')
 [ -n "$before" ] || { echo "no process called $names runs here" >&2; exit 3; }
 echo "$before" | while read -r pid start state; do kill -s "$signal" "$pid" 2>/dev/null; done
 while :; do
     now=$(each) left=$(echo "$before" | while read -r pid start state; do
         echo "$now" | grep "^$pid $start " | grep -v " [$wanted]\$"
     done)
+    # what was forked meanwhile stands still, too; what is started anew after a kill is another process
+    [ "$signal" = STOP ] && left=$(echo "$now" | grep -v " [$wanted]\$")
     [ -z "$left" ] && break
+    [ "$signal" = STOP ] && echo "$left" | while read -r pid start state; do kill -s STOP "$pid" 2>/dev/null; done
     sleep 0.005
 done
 date +%s%N

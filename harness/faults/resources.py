@@ -152,6 +152,7 @@ class NoDescriptors(OfProcesses):
 class VolumeFull(OnCell):
     """The file system on the volume has no room left: a file of ours takes all of it."""
 
+    holds: ClassVar[str] = "the volume's room"
     observable: ClassVar[str] = "no byte of the file system is free"
     healed_by: ClassVar[str] = "our file is removed, wherever the volume is mounted by then"
     on_ec2: ClassVar[str] = "by SSM"
@@ -189,6 +190,7 @@ class VolumeFull(OnCell):
 class NoCapacity(OnCell):
     """The zone has no room: no instance can be started or launched (InsufficientInstanceCapacity)."""
 
+    holds: ClassVar[str] = "the zone's capacity"
     observable: ClassVar[str] = "starts and launches fail with InsufficientInstanceCapacity"
     healed_by: ClassVar[str] = "there is room again"
     on_ec2: ClassVar[str] = "no"

@@ -103,7 +103,9 @@ def _placed(level: Level, now: Sequence[Op]) -> Level:
     """The same level, unless SIPp did not place what was asked for: because calls pile up, or by itself."""
     seconds = [op.value for op in now if op.f == "load" and "target_cps" in op.value]
     if not seconds:
-        return level
+        if not any(op.f == "load" for op in now):
+            return level  # no SIPp in this ramp
+        return replace(level, host="nobody saw what SIPp placed")
     placed = sum(row.get("cps", 0.0) for row in seconds) / len(seconds)
     if placed >= PLACED_RATIO * level.load:
         return level

@@ -212,18 +212,31 @@ def test_what_failed_where_a_fault_hit_and_runs_again_is_told_and_no_failure() -
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("action", ["pbx_start_0 on pbx-1: error", "filesystem_stop_0 on pbx-1: busy"])
+def test_a_start_or_stop_that_failed_is_a_failure_wherever_it_was(action: str) -> None:
+    """That node can't take over any more."""
+    assert Settled().check(cluster_after(failed_actions=[action])()).verdict == "fail"
+
+
 @pytest.mark.parametrize(
     ("targets", "found"),
     [
         ([], set()),
         (["pbx-1"], {"pbx-1"}),
         (["pbx-1", "pbx-2, pbx-3"], {"pbx-1", "pbx-2", "pbx-3"}),
-        (["vol-1"], {"pbx-1", "pbx-2", "pbx-3"}),
-        (["*"], {"pbx-1", "pbx-2", "pbx-3"}),
+        (["vol-1"], {"pbx-1", "pbx-2"}),
+        (["*"], {"pbx-1", "pbx-2"}),
+        (["harness"], set()),
     ],
 )
-def test_a_fault_that_is_aimed_at_no_node_hits_them_all(targets: list[str], found: set[str]) -> None:
-    assert nodes_hit(targets, ["pbx-1", "pbx-2", "pbx-3"]) == found
+def test_a_fault_that_is_aimed_at_no_node_hits_the_owners(targets: list[str], found: set[str]) -> None:
+    assert nodes_hit(targets, ["pbx-1", "pbx-2", "pbx-3"], owners={"pbx-1", "pbx-2"}) == found
+
+
+def test_a_standby_that_is_fenced_for_a_fault_of_the_api_is_unexplained() -> None:
+    faults = [replace(fault, target="*") for fault in clean().faults]
+    evidence = replace(cluster_after(fencing=FENCED_TWICE)(), faults=faults)
+    assert "fenced although no fault hit it: pbx-3" in Settled().check(evidence).why
 
 
 def test_a_fencing_from_before_the_run_needs_no_explanation() -> None:

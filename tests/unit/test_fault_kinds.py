@@ -113,7 +113,9 @@ def test_the_filter_says_who_which_way_and_how_much() -> None:
     assert "ip daddr { 198.18.0.12, 198.18.0.13 } counter drop" in peers
     one_way = partition("pbx-1", "pbx-3", direction="in").rules(cell())
     assert "saddr { 198.18.0.13 }" in one_way and "daddr" not in one_way
-    assert "!= { 198.18.0.0/24, 127.0.0.0/8, 169.254.0.0/16 }" in partition("pbx-1", "clients").rules(cell())
+    assert "!= { 198.18.0.0/24, 198.18.1.1, 127.0.0.0/8, 169.254.0.0/16 }" in partition("pbx-1", "clients").rules(
+        cell()
+    )
     assert "numgen random mod 10000 < 2500 counter drop" in loss("pbx-1", 0.25).rules(cell())
     assert "meta length > 1400 counter drop" in black_hole("pbx-1", 1400).rules(cell())
 

@@ -18,10 +18,12 @@ import pytest
 from harness import history
 from harness.errors import InfrastructureError
 from harness.evidence import fault_records
+from harness.faults.address import address_moved, address_taken
+from harness.faults.disk import volume_hangs, volume_slow
 from harness.faults.node import power_off
 from harness.faults.types import Landed
 from harness.history import Op, Writer
-from harness.nemesis import Nemesis, UndoJournal, main, plan_rows
+from harness.nemesis import Nemesis, UndoJournal, _holds, main, plan_rows
 from harness.scenario import at
 
 
@@ -35,6 +37,15 @@ class World:
     seen_in_journal: list[str] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
     on_pause: Callable[[World], None] | None = None
+    nodes: tuple[Any, ...] = (SimpleNamespace(name="pbx-1", instance_id="i-1"),)
+    started: list[str] = field(default_factory=list)
+
+    @property
+    def cloud(self) -> Any:
+        return self
+
+    def ensure_started(self, instance_id: str, *, timeout_s: float) -> None:
+        self.started.append(instance_id)
 
     def time_ns(self) -> int:
         return round(self.now_s * 1e9)
@@ -266,6 +277,21 @@ def _handlers() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_handlers")
+def test_in_the_end_nodes_that_are_off_are_started_unless_nothing_was_injured(stage: Callable[..., Stage]) -> None:
+    it = stage(at(1, fake("a"), hold_s=2))
+    it.play()
+    assert it.world.started == ["i-1"]
+    it = stage(at(1, fake("a"), hold_s=2), broken={"inject a"})
+    it.play()
+    assert it.world.started == []
+
+
+def test_one_volume_is_not_injured_by_two_faults_at_once() -> None:
+    assert _holds(volume_hangs()) & _holds(volume_slow(latency_ms=1))
+    assert _holds(address_moved("pbx-1")) & _holds(address_taken())
+    assert not _holds(volume_hangs()) & _holds(power_off("pbx-1"))
+
+
 def test_the_process_heals_on_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = UndoJournal(tmp_path / "undo.jsonl")
     world = World(journal=journal)

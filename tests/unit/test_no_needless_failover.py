@@ -54,6 +54,16 @@ def test_it_finds(evidence: Callable[[], Evidence], why: str) -> None:
     assert why in result.why
 
 
+def test_a_standby_that_is_shot_is_no_peace() -> None:
+    evidence = replace(quiet(), alerts=[synthetic.alert(9.0, "fencing", "pbx-3", task="off")])
+    assert NoNeedlessFailover().check(evidence).why == "pbx-3 was fenced although no fault hit it"
+
+
+def test_owners_that_nobody_watched_to_the_end_are_unknown() -> None:
+    ops = [op for op in quiet().ops if op.f != "ownership" or op.time_ns < at(1.0)]
+    assert NoNeedlessFailover().check(replace(quiet(), ops=ops)).verdict == "unknown"
+
+
 @pytest.mark.parametrize(
     "evidence",
     [stopped(-3.0), stopped(12.0, node="pbx-2"), stopped(12.0, resource="fence-pbx-1")],

@@ -68,12 +68,19 @@ def owner(seconds: float, name: str) -> Op:
 def test_a_silent_client_on_a_stream_is_unaware_where_the_address_moved_and_only_there() -> None:
     clients = [event(0, "a", "registered"), event(0, "b", "registered"), event(0, "p", "registered", kind="ip_phone")]
     clients += [event(7, "a", "flow_down"), event(8, "a", "registered")]
-    stayed, moved = [owner(0, "pbx-1"), owner(9, "pbx-1")], [owner(0, "pbx-1"), owner(9, "pbx-2")]
+    stayed, moved = [owner(0, "pbx-1"), owner(8, "pbx-1")], [owner(0, "pbx-1"), owner(8, "pbx-2")]
     assert of(*clients, *stayed)["unaware"] == 0
     assert of(*clients, *moved)["unaware"] == 1
     assert registration_lines({"registrations": of(*clients, *moved)})[0].startswith(
         "3: 1 lost their way, back after 50% 3.0 s, 90% 3.0 s, 99% 3.0 s, 100% 3.0 s; 1 do not know yet that"
     )
+
+
+def test_a_refresh_before_the_address_moved_is_no_sign_of_life_and_coming_home_is_no_staying() -> None:
+    client = [event(0, "a", "registered"), event(5.5, "a", "registered")]
+    assert of(*client, owner(0, "pbx-1"), owner(9, "pbx-2"))["unaware"] == 1
+    assert of(*client, owner(0, "pbx-1"), owner(9, "pbx-2"), owner(20, "pbx-1"))["unaware"] == 1
+    assert of(*client, event(9.5, "a", "registered"), owner(0, "pbx-1"), owner(9, "pbx-2"))["unaware"] == 0
 
 
 def test_who_was_not_registered_before_the_fault_does_not_count() -> None:

@@ -58,8 +58,8 @@ class Stream:
     async def connect(self, *, to: Address, local_ip: str, timeout_s: float) -> Address:
         """Connect, and shake hands over TLS; returns the own address. `FlowFailed` says why not."""
         loop = asyncio.get_running_loop()
-        self._socket = raw = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
+            self._socket = raw = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
             raw.setblocking(False)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             raw.bind((local_ip, 0))
