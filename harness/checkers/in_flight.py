@@ -1,5 +1,5 @@
-"""Transactions that the failover caught end at both ends: nobody waits for ever, nothing rings for nobody, and the calls
-in which they were made can still be held, resumed and ended.
+"""Transactions that the failover caught end at both ends: nobody waits for ever, nothing rings for nobody, and the
+calls in which they were made can still be held, resumed and ended.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STANDING = ("hold", "refer")
 class InFlight:
     """Fails on a transaction without an end `within_s` after its beginning (RFC 3261: timers B and F end one after
     64*T1, 32 s), on a standing call that does not work any more, and on more than `max_orphans` calls of which only one
-    end knows that they are over (None: those are told, not judged). Unknown where nothing was under way at the fault."""
+    end knows that they are over (None: told, not judged). Unknown where nothing was under way at the fault."""
 
     name: str = "in_flight"
     within_s: float = 34.0
