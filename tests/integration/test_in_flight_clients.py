@@ -101,3 +101,8 @@ def test_a_phone_whose_ack_and_bye_are_lost_is_in_a_call_with_nobody_until_its_o
     assert over.value["id"] == orphan.value["id"]
     assert over.value["lasted_s"] > 0.2
     assert kept.told("in_flight_bye")[0].value["code"] is None
+
+
+def test_a_standing_call_is_asked_by_both_a_re_invite_and_a_bye() -> None:
+    kept = asyncio.run(played("hold", lambda ops: bool(ops.told("in_flight")), lose=lambda m: m.method == "BYE"))
+    assert [(op.value["reinvite"], op.value["bye"]) for op in kept.told("in_flight_after")] == [(200, None)]
