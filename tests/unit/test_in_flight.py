@@ -88,18 +88,18 @@ def test_without_such_a_probe_there_is_nothing_to_tell() -> None:
     ("ops", "verdict", "why"),
     [
         (
-            [*made("hold-1", 5.0, 12.0), after("a"), after("b")], "pass",
+            [*made("hold-1", 4.9, 12.0), after("a"), after("b")], "pass",
             "1 transactions were caught, all came to an end; 0 left an orphan; 2 standing calls work",
         ),
-        ([*made("hold-1", 5.0, 37.0, "info", code=None), after("a")], "pass", "all came to an end"),
-        ([*made("cancel-1", 5.0, 12.0)], "pass", "0 standing calls"),
-        ([*made("hold-1", 5.0, 12.0)], "unknown", "the standing calls were not asked in the end"),
+        ([*made("hold-1", 4.9, 37.0, "info", code=None), after("a")], "pass", "all came to an end"),
+        ([*made("cancel-1", 4.9, 12.0)], "pass", "0 standing calls"),
+        ([*made("hold-1", 4.9, 12.0)], "unknown", "the standing calls were not asked in the end"),
         ([*made("hold-1", 6.0, 12.0), after("a")], "unknown", "no transaction was under way when the fault struck"),
         (
-            [*made("hold-1", 5.0, 12.0), after("a"), after("b", reinvite=481)], "fail",
+            [*made("hold-1", 4.9, 12.0), after("a"), after("b", reinvite=481)], "fail",
             "1 of 2 standing calls do not work any more: hold (ip_phone): re-INVITE 481, BYE 200",
         ),
-        ([*made("hold-1", 5.0, 12.0), after("a", bye=None)], "fail", "re-INVITE 200, BYE unanswered"),
+        ([*made("hold-1", 4.9, 12.0), after("a", bye=None)], "fail", "re-INVITE 200, BYE unanswered"),
         (made("hold-1", 6.0, 46.0), "fail", "1 of 1 transactions had no end within 34 s: hold (ip_phone)"),
         (made("hold-1", 6.0, None), "fail", "had no end within 34 s"),
         (made("hold-1", 20.0, 20.1), "unknown", "the failover caught no transaction"),
@@ -126,7 +126,7 @@ def test_an_orphan_is_a_failure_unless_so_many_are_expected() -> None:
 
 
 def test_a_dead_standing_call_is_the_evidence() -> None:
-    evidence = run(*made("hold-1", 5.0, 12.0), after("a"), after("b", reinvite=None))
+    evidence = run(*made("hold-1", 4.9, 12.0), after("a"), after("b", reinvite=None))
     assert [evidence.ops[i].value["call"] for i in in_flight().check(evidence).evidence] == ["b"]
 
 
@@ -152,7 +152,7 @@ def test_how_long_an_orphan_lasted_and_what_its_bye_got() -> None:
 
 
 def test_the_standing_calls_are_told_in_one_line() -> None:
-    evidence = run(*made("hold-1", 5.0, 12.0), after("a"), after("b", reinvite=481, bye=481))
+    evidence = run(*made("hold-1", 4.9, 12.0), after("a"), after("b", reinvite=481, bye=481))
     found = figures(evidence.ops, fault_ns=evidence.first_fault_ns, back_ns=evidence.back_ns)
     assert in_flight_lines({"in_flight": found})[-1] == (
         "afterwards 1 of 2 standing calls could be re-INVITEd and ended; not hold (ip_phone): re-INVITE 481, BYE 481"
