@@ -1,10 +1,10 @@
 """Transactions that a failover catches under way: what became of each, and whether both ends agree on it.
 
 Pure: ops of harness/clients/in_flight.py in, the `in_flight` of results.json out. Caught is what was begun before the
-fault and not over by then, and what was begun during the outage. An *orphan* is a call of which one end believes that
-it rings or is up after the other end is done with it: a phone that rings for a caller who gave up long ago. It may end
-by itself later (`orphan_s`), or is still there at the end. `Standing` is a call in which transactions were made: does
-it still work afterwards?
+fault landed and not over by then, and what was begun during the outage. An *orphan* is a call of which one end believes
+that it rings or is up after the other end is done with it: a phone that rings for a caller who gave up long ago. It may
+end by itself later (`orphan_s`), or is still there at the end. `Standing` is a call in which transactions were made:
+does it still work afterwards?
 """
 
 from __future__ import annotations
@@ -71,19 +71,22 @@ class Standing:
 RESULTS = {"ok": "completed", "fail": "refused", "info": "unanswered"}
 
 
-def caught(ops: Iterable[Op], *, fault_ns: int, back_ns: int) -> list[Caught]:
-    """Every transaction that was under way when the fault struck, or was begun before the service was back."""
+def caught(ops: Iterable[Op], *, fault_ns: int, landed_ns: int, back_ns: int) -> list[Caught]:
+    """Every transaction that was under way when the fault struck, or was begun before the service was back.
+
+    The fault is begun at `fault_ns` and seen to have landed at `landed_ns`; what completes in between is
+    not caught."""
     found: dict[str, Caught] = {}
     for op in ops:
-        if op.f == "in_flight" and op.type == "invoke" and op.time_ns < max(back_ns, fault_ns):
+        if op.f == "in_flight" and op.type == "invoke" and op.time_ns < max(back_ns, landed_ns):
             row = op.value
             found[row["id"]] = Caught(
                 id=row["id"], kind=row["kind"], client=row["client"], transport=row["transport"],
-                when="at the fault" if op.time_ns < fault_ns else "in the outage", begun_ns=op.time_ns, ops=[op.index],
+                when="at the fault" if op.time_ns < landed_ns else "in the outage", begun_ns=op.time_ns, ops=[op.index],
             )  # fmt: skip
         elif op.f == "in_flight" and op.value["id"] in found:
             one = found[op.value["id"]]
-            if op.time_ns <= fault_ns:
+            if op.time_ns <= (landed_ns if op.type == "ok" else fault_ns):
                 del found[one.id]
                 continue
             one.ended_ns, one.result, one.code = op.time_ns, RESULTS[op.type], op.value.get("code")
@@ -103,11 +106,11 @@ def standing(ops: Iterable[Op]) -> list[Standing]:
     return [Standing(**op.value, op=op.index) for op in ops if op.f == "in_flight_after"]
 
 
-def figures(ops: Sequence[Op], *, fault_ns: int, back_ns: int) -> dict[str, Any] | None:
+def figures(ops: Sequence[Op], *, fault_ns: int, landed_ns: int, back_ns: int) -> dict[str, Any] | None:
     """Totals, and a row per kind, client and moment; None when no transactions were made."""
     if not any(op.f == "in_flight" for op in ops):
         return None
-    all_of_them = caught(ops, fault_ns=fault_ns, back_ns=back_ns)
+    all_of_them = caught(ops, fault_ns=fault_ns, landed_ns=landed_ns, back_ns=back_ns)
     groups: dict[tuple[str, str, str, str], list[Caught]] = {}
     for one in all_of_them:
         groups.setdefault((one.kind, one.client, one.transport, one.when), []).append(one)

@@ -32,7 +32,12 @@ class InFlight:
             raise ValueError(f"within_s is above 0 and max_orphans at least 0, not {self.within_s}, {self.max_orphans}")
 
     def check(self, evidence: Evidence) -> CheckResult:
-        found = caught(evidence.ops, fault_ns=evidence.first_fault_ns, back_ns=evidence.back_ns)
+        found = caught(
+            evidence.ops,
+            fault_ns=evidence.first_fault_ns,
+            landed_ns=evidence.first_landed_ns,
+            back_ns=evidence.back_ns,
+        )
         if not found:
             return self._result("unknown", "the failover caught no transaction", {})
         asked = standing(evidence.ops)

@@ -44,8 +44,13 @@ def run(*ops: Op, end_s: float = END_S) -> Evidence:
     return evidence_of([*clock, *nemesis_ops(), *ops], end_ns=at(end_s))
 
 
+def moments(evidence: Evidence) -> dict[str, int]:
+    landed_ns, back_ns = evidence.first_landed_ns, evidence.back_ns
+    return {"fault_ns": evidence.first_fault_ns, "landed_ns": landed_ns, "back_ns": back_ns}
+
+
 def names(evidence: Evidence) -> list[tuple[str, str]]:
-    found = caught(evidence.ops, fault_ns=evidence.first_fault_ns, back_ns=evidence.back_ns)
+    found = caught(evidence.ops, **moments(evidence))
     return [(one.id, one.when) for one in found]
 
 
@@ -62,6 +67,14 @@ def test_caught_is_what_straddles_the_fault_or_begins_in_the_outage() -> None:
     ]  # fmt: skip
 
 
+def test_while_a_fault_strikes_what_completes_is_not_caught_and_what_fails_is() -> None:
+    evidence = run(
+        *made("hold-1", 5.005, 5.01), *made("hold-2", 5.005, 5.01, "info", code=None), *made("hold-3", 5.015, 12.5)
+    )
+    assert (evidence.first_fault_ns, evidence.first_landed_ns) == (at(5.0), at(FAULT_S))
+    assert names(evidence) == [("hold-2", "at the fault"), ("hold-3", "at the fault")]
+
+
 def test_each_end_is_counted_by_its_name() -> None:
     evidence = run(
         *made("hold-1", 6.0, 12.5),
@@ -69,7 +82,7 @@ def test_each_end_is_counted_by_its_name() -> None:
         *made("hold-3", 8.0, 40.0, "info", code=None),
         *made("hold-4", 9.0, None),
     )
-    found = figures(evidence.ops, fault_ns=evidence.first_fault_ns, back_ns=evidence.back_ns)
+    found = figures(evidence.ops, **moments(evidence))
     assert found is not None
     (row,) = found["by_kind"]
     assert (row["completed"], row["refused"], row["unanswered"], row["unfinished"]) == (1, 1, 1, 1)
@@ -80,7 +93,7 @@ def test_each_end_is_counted_by_its_name() -> None:
 
 
 def test_without_such_a_probe_there_is_nothing_to_tell() -> None:
-    assert figures(run().ops, fault_ns=at(5), back_ns=at(9)) is None
+    assert figures(run().ops, **moments(run())) is None
     assert in_flight_lines({"in_flight": None}) == []
 
 
@@ -140,7 +153,7 @@ def test_how_long_an_orphan_lasted_and_what_its_bye_got() -> None:
         told("in_flight_bye", "ringing-2", 15.1, code=None),
         orphan("ringing-2", 17.0),
     )
-    found = figures(evidence.ops, fault_ns=evidence.first_fault_ns, back_ns=evidence.back_ns)
+    found = figures(evidence.ops, **moments(evidence))
     assert found is not None
     assert (found["byes"], found["orphans"], found["orphans_left"]) == (
         {"481": 1, "none": 1}, {"rings for nobody": 2}, 1,
@@ -153,7 +166,7 @@ def test_how_long_an_orphan_lasted_and_what_its_bye_got() -> None:
 
 def test_the_standing_calls_are_told_in_one_line() -> None:
     evidence = run(*made("hold-1", 4.9, 12.0), after("a"), after("b", reinvite=481, bye=481))
-    found = figures(evidence.ops, fault_ns=evidence.first_fault_ns, back_ns=evidence.back_ns)
+    found = figures(evidence.ops, **moments(evidence))
     assert in_flight_lines({"in_flight": found})[-1] == (
         "afterwards 1 of 2 standing calls could be re-INVITEd and ended; not hold (ip_phone): re-INVITE 481, BYE 481"
     )
