@@ -53,7 +53,12 @@ def judge(evidence: Evidence, checkers: Sequence[Checker], *, meta: dict[str, An
         "checks": [asdict(check) for check in checks],
         "calls": calls,
         "registrations": registrations.figures(evidence.ops, fault_ns=evidence.first_fault_ns),
-        "in_flight": in_flight.figures(evidence.ops, fault_ns=evidence.first_fault_ns, back_ns=evidence.back_ns),
+        "in_flight": in_flight.figures(
+            evidence.ops,
+            fault_ns=evidence.first_fault_ns,
+            landed_ns=evidence.first_landed_ns,
+            back_ns=evidence.back_ns,
+        ),
         "sip": sip_figures.figures(evidence),
         "data": data,
         "noise": noise.floor(evidence),

@@ -71,6 +71,11 @@ class Evidence:
         return min(begun, default=self.steady_ns or 0)
 
     @property
+    def first_landed_ns(self) -> int:
+        """When the first fault was seen to have landed: until then requests may still have been answered as ever."""
+        return min((f.landed_ns for f in self.faults if f.landed_ns is not None), default=self.first_fault_ns)
+
+    @property
     def back_ns(self) -> int:
         """When the last clock had an end of its outage; the run's end where one had none, the fault where none was."""
         ends = [o.end_ns or self.end_ns for found in self.outages.values() for o in found]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.clients import extensions, programs
-from harness.clients.extensions import MAX_HELD
+from harness.clients.extensions import MAX_HELD, MAX_SETS
 from harness.clients.kinds import kind
 from harness.clients.offers import CellLike, not_offered, port_of, recording
 
@@ -116,13 +116,17 @@ class RegisteredClients(Companion):
 
 @dataclass(frozen=True, kw_only=True)
 class InFlight(Companion):
-    """Transactions of one kind of client that are always under way: calls that ring, CANCEL, hold, REFER."""
+    """Transactions of one kind of client that are always under way: calls that ring, CANCEL, hold, REFER; `count` of
+    each at a time."""
 
     kind: str
+    count: int
 
     def __post_init__(self) -> None:
         if kind(self.kind).is_real:
             raise ValueError(f"transactions in flight are made by user agents of ours, not by {self.kind}")
+        if not 1 <= self.count <= MAX_SETS:
+            raise ValueError(f"transactions in flight of {self.kind}: count is 1-{MAX_SETS}, not {self.count}")
 
     @property
     def name(self) -> str:
@@ -141,6 +145,7 @@ class InFlight(Companion):
 
     def arguments(self, cell: CellLike) -> list[str]:
         argv = ["-m", "harness.clients.in_flight", "--kind", self.kind, "--domain", cell.profile.sip.domain]
+        argv += ["--count", str(self.count)]
         argv += ["--to", f"{cell.public_ip}:{port_of(cell.profile, kind(self.kind).transport)}"]
         first = extensions.of_in_flight(cell.profile.extensions, self.kind)
         return [*argv, "--first", str(first), "--process", self.name]

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from harness.clients.kinds import KINDS
+from harness.clients.kinds import KINDS, OWN_KINDS
 from harness.results import TRANSPORTS, TransportName
 
 MAX_HELD = 200
 """Held calls of one kind at most."""
 
-LAST_OWN = 120
+MAX_SETS = 5
+"""Sets of transactions in flight of one kind at most, eight extensions each."""
+
+LAST_OWN = 200
 """So many of the last extensions belong to the probes (20), to load, to the prompt's caller and to transactions."""
 
 
@@ -45,8 +48,8 @@ def of_prompt(extensions: Range) -> int:
 
 
 def of_in_flight(extensions: Range, kind: str) -> int:
-    """The first of the eight extensions between which transactions of this kind are made."""
-    return extensions.last - LAST_OWN + 1 + 52 + 8 * list(KINDS).index(kind)
+    """The first of the extensions between which transactions of this kind are made, eight for each set."""
+    return extensions.last - LAST_OWN + 1 + 52 + 8 * MAX_SETS * OWN_KINDS.index(kind)
 
 
 def of_held_calls(extensions: Range, kind: str) -> int:

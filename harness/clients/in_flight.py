@@ -1,19 +1,23 @@
 """Transactions that are always under way, so that whenever a fault strikes it catches some of each kind.
 
-    python -m harness.clients.in_flight --kind desktop --to IP:PORT --domain pbx.test --first 29950 …
+    python -m harness.clients.in_flight --kind desktop --count 4 --to IP:PORT --domain pbx.test --first 29850 …
 
-Four pairs of clients, eight extensions. `ringing`: a call that is answered after `RING_S`. `cancel`: one that is taken
-back after `CANCEL_S`. `hold`: a standing call that is held and resumed. `refer`: a standing call whose callee is asked
-to transfer it. Each begins anew soon after its last one is over: op `in_flight`, its id in both, ok with the code of a
-success, fail with that of a refusal, info when no answer came. What the called end believes `AGREE_S` after the caller
-is done is told when it is not the same (`in_flight_orphan`). On SIGTERM the standing calls are asked whether they are
-still alive (`in_flight_after`). The password comes from the environment (PBX_CHAOS_SIP_PASSWORD).
+`count` sets of four pairs of clients, eight extensions each. `ringing`: a call that is answered after `RING_S`.
+`cancel`: one that is taken back after `CANCEL_S`. `hold`: a standing call that is held and resumed. `refer`: a standing
+call whose callee is asked to transfer it. Each begins anew some time after its last one is over, each set after another
+time (`PAUSES_S`), so that some begin all through an outage: op `in_flight`, its id in both, ok with the code of a
+success, fail with that of a refusal, info when no answer came. A call that was answered is ended, and what its BYE got
+is told (`in_flight_bye`). What the called end believes `AGREE_S` after the caller is done is told when it is not the
+same (`in_flight_orphan`), and how long it went on believing it once it does not any more (`in_flight_orphan_over`).
+On SIGTERM the standing calls are asked whether they are still alive (`in_flight_after`). The password comes from the
+environment (PBX_CHAOS_SIP_PASSWORD).
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -34,7 +38,9 @@ from harness.history import OpType
 
 RING_S = 1.5
 CANCEL_S = 0.7
-PAUSE_S = 0.15
+PAUSES_S = (0.15, 0.8, 1.6, 3.2)
+"""How long the lanes of each set rest between two transactions."""
+
 GIVE_UP_S = 40.0
 """Longer than the timers of RFC 3261 that end a transaction on UDP (B and F: 32 s): who rings is waited for so long."""
 
@@ -55,9 +61,21 @@ MEDIA_PORT = 9
 class Lane:
     """One pair of clients, `caller` and `callee`, that makes transactions of one kind."""
 
-    def __init__(self, what: str, *, own: ClientKind, recorder: Recorder, rings_s: float, agents: Agents) -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        own: ClientKind,
+        recorder: Recorder,
+        rings_s: float,
+        agents: Agents,
+        pause_s: float = PAUSES_S[0],
+        number: int = 0,
+    ) -> None:
         self.what = what
         self.last_ok_ns = 0
+        self.name = f"{own.name}-{what}-{number}"
+        self._pause_s = pause_s
         self._own = own
         self._recorder = recorder
         self._rings_s = rings_s
@@ -74,12 +92,14 @@ class Lane:
             if not reply.ok:
                 raise InfrastructureError(f"{self.what}: the standing call could not be set up: {reply}")
 
-    async def run(self) -> None:
-        """One after the other, until cancelled."""
+    async def run(self, stop: asyncio.Event) -> None:
+        """One after the other; the one under way when `stop` is set is the last."""
         turn = {"ringing": self._ring, "cancel": self._cancel, "hold": self._hold, "refer": self._refer}[self.what]
-        while True:
+        while not stop.is_set():
             await turn()
-            await asyncio.sleep(PAUSE_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pause_s):
+                    await stop.wait()
 
     async def ask(self) -> None:
         """Whether the standing call is alive at either end."""
@@ -87,7 +107,8 @@ class Lane:
             return
         reply = await self._call.reinvite(timeout_s=ASK_S)
         ended = await self._call.bye(timeout_s=ASK_S)
-        value = {"kind": self.what, "client": self._own.name, "reinvite": reply.code, "bye": ended.code}
+        value: dict[str, Any] = {"call": self.name, "kind": self.what, "client": self._own.name}
+        value |= {"transport": self._own.transport, "reinvite": reply.code, "bye": ended.code}
         self._recorder.op("in_flight_after", "ok", now_ns(), value)
 
     async def stop(self) -> None:
@@ -109,7 +130,8 @@ class Lane:
         reply = await self._final(call)
         self._end(identity, reply, ok=reply.ok)
         if reply.ok:
-            await call.bye(timeout_s=ASK_S)
+            ended = await call.bye(timeout_s=ASK_S)
+            self._recorder.op("in_flight_bye", "ok", now_ns(), {"id": identity, "code": ended.code})
         await self._agree(identity)
 
     async def _cancel(self) -> None:
@@ -152,21 +174,23 @@ class Lane:
             return Reply.none(sent_ns=now_ns(), after_ns=now_ns(), why=f"no final answer within {GIVE_UP_S:g} s")
 
     async def _agree(self, identity: str) -> None:
-        """The caller is done; what does the called end believe? An end that does not know is helped, then."""
-        called = self._called
-        if called is None:
+        """The caller is done; what does the called end believe? One that does not know is left to itself."""
+        called, since_ns = self._called, now_ns()
+        if called is None or await _over(called, within_s=AGREE_S):
             return
-        until_ns = now_ns() + round(AGREE_S * NS_PER_S)
-        while called.state != "ended" and now_ns() < until_ns:
-            await asyncio.sleep(0.02)
-        if called.state != "ended":
-            believes = "rings for nobody" if called.state == "ringing" else "is in a call with nobody"
-            self._recorder.op("in_flight_orphan", "ok", now_ns(), {"id": identity, "believes": believes})
-            called.end("local")
+        believes = "rings for nobody" if called.state == "ringing" else "is in a call with nobody"
+        self._recorder.op("in_flight_orphan", "ok", now_ns(), {"id": identity, "believes": believes})
+        self.callee.spawn(self._follow(identity, called, since_ns))
+
+    async def _follow(self, identity: str, called: Session, since_ns: int) -> None:
+        """Until the called end is done, too: by a time-out of its own (RFC 3261 13.3.1.4), or told by the PBX."""
+        await _over(called, within_s=None)
+        lasted_s = round((now_ns() - since_ns) / NS_PER_S, 3)
+        self._recorder.op("in_flight_orphan_over", "ok", now_ns(), {"id": identity, "lasted_s": lasted_s})
 
     def _begin(self) -> str:
         self._n += 1
-        identity = f"{self._own.name}-{self.what}-{self._n}"
+        identity = f"{self.name}-{self._n}"
         value = {"id": identity, "kind": self.what, "client": self._own.name, "transport": self._own.transport}
         self._recorder.op("in_flight", "invoke", now_ns(), value)
         return identity
@@ -187,26 +211,35 @@ Agents = Callable[[Callable[[Session], Coroutine[Any, Any, Answer | None]]], tup
 """Makes the two clients of a lane; the second is asked by its argument how to answer."""
 
 
+async def _over(session: Session, *, within_s: float | None) -> bool:
+    """Wait for the end of a call; False when it had none by then."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            while session.state != "ended":
+                await asyncio.sleep(0.02)
+    return session.state == "ended"
+
+
 async def _transferred(at_ns: int, uri: str) -> Reply | None:
     """The transfer itself is not what is looked at: it succeeds at once."""
     return Reply(code=200, reason="OK", sent_ns=at_ns, received_ns=at_ns)
 
 
 class Lanes:
-    """All lanes of one kind of client. Needs a running event loop."""
+    """All sets of lanes of one kind of client. Needs a running event loop."""
 
     def __init__(self, args: argparse.Namespace, *, own: ClientKind, recorder: Recorder) -> None:
         self._own = own
         self._recorder = recorder
         local_ip = args.local or local_address_towards(args.to)
         rings_s = {"ringing": RING_S, "cancel": GIVE_UP_S, "hold": 0.0, "refer": 0.0}
-        self.lanes = [
-            Lane(
-                what, own=own, recorder=recorder, rings_s=ring_s,
-                agents=_agents(args.first + 2 * n, own=own, to=args.to, domain=args.domain, local_ip=local_ip),
-            )
-            for n, (what, ring_s) in enumerate(rings_s.items())
-        ]  # fmt: skip
+        self.lanes: list[Lane] = []
+        for number, (what, ring_s) in itertools.product(range(args.count), rings_s.items()):
+            first = args.first + 2 * len(self.lanes)
+            agents = _agents(first, own=own, to=args.to, domain=args.domain, local_ip=local_ip)
+            pause_s = PAUSES_S[number % len(PAUSES_S)]
+            lane = Lane(what, own=own, recorder=recorder, rings_s=ring_s, agents=agents, pause_s=pause_s, number=number)
+            self.lanes.append(lane)
 
     async def start(self) -> None:
         try:
@@ -218,9 +251,9 @@ class Lanes:
     def beat(self) -> None:
         """Tell whether every lane has had a success lately."""
         at_ns = now_ns()
-        stale = [lane.what for lane in self.lanes if at_ns - lane.last_ok_ns > FINE_S * NS_PER_S]
+        stale = [lane.name for lane in self.lanes if at_ns - lane.last_ok_ns > FINE_S * NS_PER_S]
         value = {"fine": len(self.lanes) - len(stale), "of": len(self.lanes)}
-        error = f"no success of late: {', '.join(stale)}" if stale else None
+        error = f"no success of late: {', '.join(stale[:3])}" if stale else None
         self._recorder.op(f"in_flight_{self._own.name}", "fail" if stale else "ok", at_ns, value, error=error)
 
 
@@ -248,12 +281,13 @@ async def _play(args: argparse.Namespace) -> None:
     running: list[asyncio.Task[None]] = []
     try:
         await lanes.start()
-        running = [asyncio.create_task(lane.run()) for lane in lanes.lanes]
+        running = [asyncio.create_task(lane.run(stop)) for lane in lanes.lanes]
         async for _ in open_loop.beats(stop, every_s=BEAT_S):
             for task in running:
                 if task.done():
-                    task.result()  # a lane ends by an error only
+                    task.result()  # until it is told to stop a lane ends by an error only
             lanes.beat()
+        await asyncio.wait(running, timeout=ASK_S)  # no lane is asked while it asks
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
@@ -263,7 +297,9 @@ async def _play(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = arguments.parser("harness.clients.in_flight", __doc__, first="first extension; eight are used")
+    parser = arguments.parser(
+        "harness.clients.in_flight", __doc__, first="first extension", count="sets, eight extensions each"
+    )
     open_loop.main(_play(parser.parse_args()))
 
 

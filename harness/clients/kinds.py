@@ -72,6 +72,9 @@ KINDS: dict[str, ClientKind] = {
     )
 }  # fmt: skip
 
+OWN_KINDS = [name for name, one in KINDS.items() if not one.is_real]
+"""The kinds that user agents of ours play."""
+
 
 def kind(name: str) -> ClientKind:
     """The kind with this name; `ValueError` that names all where there is none."""

@@ -152,9 +152,9 @@ def registered(*, count: int, kind: str = "ip_phone") -> RegisteredClients:
     return RegisteredClients(kind=kind, count=count)
 
 
-def in_flight(*, kind: str = "ip_phone") -> InFlight:
+def in_flight(*, kind: str = "ip_phone", count: int = 4) -> InFlight:
     """Transactions that are always under way: what becomes of those that the fault catches?"""
-    return InFlight(kind=kind)
+    return InFlight(kind=kind, count=count)
 
 
 def prompt_heard() -> PromptHeard:

@@ -140,17 +140,26 @@ def in_flight_lines(results: Mapping[str, Any]) -> list[str]:
     if not found:
         return []
     rows = [f"{r['kind']} {r['when']}, {r['client']} ({r['transport']}) {_caught_text(r)}" for r in found["by_kind"]]
-    after = [f"{r['kind']}, {r['client']}: re-INVITE {r['reinvite']}, BYE {r['bye']}" for r in found["afterwards"]]
-    afterwards = [f"afterwards the standing calls answered: {'; '.join(after)}"] if after else []
-    return [f"{_caught_text(found)}", *rows, *afterwards]
+    return [_caught_text(found), *rows, *_afterwards_text(found["afterwards"])]
+
+
+def _afterwards_text(row: Mapping[str, Any]) -> list[str]:
+    """`afterwards 15 of 16 standing calls could be re-INVITEd and ended; not hold (desktop): …`."""
+    if not row["asked"]:
+        return []
+    dead = f"; not {'; '.join(row['dead'])}" if row["dead"] else ""
+    alive = row["asked"] - len(row["dead"])
+    return [f"afterwards {alive} of {row['asked']} standing calls could be re-INVITEd and ended{dead}"]
 
 
 def _caught_text(row: Mapping[str, Any]) -> str:
     parts = [f"{row[name]} {name}" for name in ("completed", "refused", "unanswered", "unfinished") if row[name]]
     codes = f" (codes {', '.join(f'{n}x {code}' for code, n in row['codes'].items())})" if row["codes"] else ""
     longest = f", at most {row['longest_s']:.1f} s" if row["longest_s"] is not None else ""
+    byes = "; then BYE " + ", ".join(f"{n}x {code}" for code, n in row["byes"].items()) if row["byes"] else ""
     orphans = "".join(f"; {n} orphans: the called end {what}" for what, n in row["orphans"].items())
-    return f"{row['total']}: {', '.join(parts) or 'none'}{codes}{longest}{orphans}"
+    left = f", {row['orphans_left']} of them to the end of the run" if row["orphans_left"] else ""
+    return f"{row['total']}: {', '.join(parts) or 'none'}{codes}{longest}{byes}{orphans}{left}"
 
 
 def data_lines(results: Mapping[str, Any]) -> list[str]:

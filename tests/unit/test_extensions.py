@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.clients import extensions
-from harness.clients.kinds import KINDS
+from harness.clients.kinds import KINDS, OWN_KINDS
 from harness.clients.probes import registered
 from harness.results import TRANSPORTS
 
@@ -21,10 +21,11 @@ def test_nobody_shares_an_extension(first: int, last: int) -> None:
     groups = [set(callers) | {callee}, {extensions.of_prompt(own)}]
     groups += [set(extensions.of_probes(own, transport)) for transport in TRANSPORTS]
     for kind in KINDS:
-        own_eight = extensions.of_in_flight(own, kind)
-        groups.append(set(range(own_eight, own_eight + 8)))
         begin = extensions.of_held_calls(own, kind)
         groups += [set(range(begin, begin + 2 * extensions.MAX_HELD)), set(extensions.of_clients(own, kind))]
+    for kind in OWN_KINDS:
+        begin = extensions.of_in_flight(own, kind)
+        groups.append(set(range(begin, begin + 8 * extensions.MAX_SETS)))
     assert not any(one & other for one, other in combinations(groups, 2))
     assert all(first <= min(group) and max(group) <= last for group in groups if group)
 
@@ -33,7 +34,7 @@ def test_what_a_pbx_has_no_extensions_for_is_not_run() -> None:
     small: Any = SimpleNamespace(
         name="small", extensions=SimpleNamespace(first=1000, last=3500), sip=SimpleNamespace(udp_port=5060)
     )
-    assert registered(count=76).unmet(small) is None
-    assert registered(count=77).unmet(small) == "PBX small has extensions for 76 registered clients of a kind"
+    assert registered(count=60).unmet(small) is None
+    assert registered(count=61).unmet(small) == "PBX small has extensions for 60 registered clients of a kind"
     small.extensions.last = 1100
     assert registered(count=1).unmet(small) == "PBX small has extensions for 0 registered clients of a kind"
