@@ -74,13 +74,13 @@ class Knee:
 
 
 def broken(level: Level, limits: Limits) -> list[str]:
-    """The limits that a level breaks, in words. What was not measured breaks nothing, but a level without any measure
-    does: nobody was looking."""
+    """The limits that a level breaks, in words. What was not measured breaks nothing, but a level at which no call of
+    the clock was made does: nobody was looking."""
     found = []
     if level.not_taken is not None:
         found.append(level.not_taken)
-    elif level.ser_ratio is None and level.srd_p95_s is None and level.media_loss_ratio is None:
-        found.append("nothing was measured")
+    elif level.ser_ratio is None:
+        found.append("nothing was measured: no call of the clock")
     if level.ser_ratio is not None and level.ser_ratio < limits.ser_ratio:
         found.append(f"SER {level.ser_ratio:.1%} < {limits.ser_ratio:.1%}")
     if level.srd_p95_s is not None and level.srd_p95_s > limits.srd_p95_s:

@@ -55,7 +55,10 @@ def level_of_run(results: Mapping[str, Any], *, load: float) -> Level:
     after = ((results["sip"] or {}).get("after")) or {}
     outage = results["outage"]
     checks = {check["name"]: check for check in results["checks"]}
-    pressure = checks.get("host_pressure")
+    pressure, vacuous = checks.get("host_pressure"), checks.get("not_vacuous")
+    doubts = [_words(pressure["why"])] if pressure and pressure["verdict"] != "pass" else []
+    if vacuous and vacuous["verdict"] != "pass":
+        doubts.append(f"no failover was measured: {vacuous['why']}")
     ratios = checks["call_recovery"]["metrics"].get("ratios") if "call_recovery" in checks else None
     return Level(
         load=load,
@@ -64,7 +67,7 @@ def level_of_run(results: Mapping[str, Any], *, load: float) -> Level:
         attempts=after.get("sessions"),
         outage_s=None if outage is None else outage["upper_s"] if outage["ended"] else inf,
         recovered_ratio=min(ratios.values()) if ratios else None,
-        host=_words(pressure["why"]) if pressure and pressure["verdict"] != "pass" else None,
+        host="; ".join(doubts) or None,
         **_told(pressure["metrics"] if pressure else {}),
     )
 

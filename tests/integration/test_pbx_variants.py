@@ -15,7 +15,7 @@ from harness.command import wait_for
 from tests.integration.pbx_bench import Bench, heard_both_ways, pbx_bench
 from tests.phones import Call, Phone
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 DAEMONS = "kamailio|rtpengine|redis-server|postgres|pbx-.*"
 SILENCE_S = 0.6

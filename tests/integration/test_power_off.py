@@ -14,7 +14,7 @@ from harness.region.disk import Switches
 from tests.integration import slots
 from tests.integration.data_plane import DataPlane, data_plane
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.timeout(60)]
 
 VOLUME = "vol-0rda0000000000001"
 LISTENER = """

@@ -26,7 +26,8 @@ def test_the_knee_is_the_last_level_before_the_first_that_broke() -> None:
         ({"srd_p95_s": 0.6}, "SRD p95 0.60 s > 0.5 s"),
         ({"media_loss_ratio": 0.02}, "media loss 2.0% > 1.0%"),
         ({"media_gap_s": 0.4}, "media gap 0.40 s > 0.3 s"),
-        ({"ser_ratio": None, "srd_p95_s": None}, "nothing was measured"),
+        ({"ser_ratio": None, "srd_p95_s": None}, "nothing was measured: no call of the clock"),
+        ({"ser_ratio": None}, "nothing was measured: no call of the clock"),
     ],
 )
 def test_each_limit_breaks_a_level(measured: dict[str, Any], words: str) -> None:
