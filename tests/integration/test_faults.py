@@ -39,6 +39,12 @@ def untended(cell: Cell) -> Iterator[Cell]:
     wait_for("the cluster at rest", lambda: forgets(cell), timeout_s=60)
 
 
+@pytest.fixture(autouse=True)
+def somebody_is_active(untended: Cell) -> None:
+    """A cluster whose DC has just changed asks all nodes anew what runs there: until then nobody is active."""
+    wait_for("an active node", lambda: untended.cluster().active, timeout_s=60, every_s=0.3)
+
+
 def forgets(cell: Cell) -> bool:
     """Whether nothing is failed any more; what has failed is forgotten by the next time."""
     cell.forget_failures()
