@@ -5,6 +5,7 @@ In maintenance mode, so that the cluster does not mend what is looked at; what i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -24,6 +25,9 @@ from harness.faults.process import crash, hang
 from harness.faults.resources import no_capacity, no_descriptors, slow_cpu, volume_full
 from harness.faults.types import Fault, dump, load
 
+CALM = 6
+"""So many looks in a row, half a second apart, must find nothing failed: monitors run once a second."""
+
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 
@@ -35,8 +39,11 @@ def untended(cell: Cell) -> Iterator[Cell]:
     node.run([*attribute, "--update", "true"], timeout_s=10)
     yield cell
     node.run([*attribute, "--delete"], timeout_s=10)
+    (pbx,) = (resource.id for resource in cell.policy.resource if resource.role == "pbx")
+    node.run(["crm_resource", "--restart", "--resource", pbx], timeout_s=60)
     wait_answer(cell.client_pid(1), address=cell.public_ip, port=cell.profile.sip.udp_port or 0, timeout_s=60)
-    wait_for("the cluster at rest", lambda: forgets(cell), timeout_s=60)
+    calm = itertools.accumulate(iter(lambda: forgets(cell), None), lambda row, good: row + 1 if good else 0)
+    wait_for("a cluster that stays at rest", lambda: next(calm) > CALM, timeout_s=60, every_s=0.5)
 
 
 @pytest.fixture(autouse=True)
