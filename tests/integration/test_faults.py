@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -46,10 +47,21 @@ def untended(cell: Cell) -> Iterator[Cell]:
     wait_for("a cluster that stays at rest", lambda: next(calm) > CALM, timeout_s=60, every_s=0.5)
 
 
-@pytest.fixture(autouse=True)
-def somebody_is_active(untended: Cell) -> None:
-    """A cluster whose DC has just changed asks all nodes anew what runs there: until then nobody is active."""
-    wait_for("an active node", lambda: untended.cluster().active, timeout_s=60, every_s=0.3)
+def active(cell: Cell) -> str:
+    """Who is active: nobody for a moment in a cluster whose members have just changed, and that asks them anew."""
+    return wait_for("an active node", lambda: cell.cluster().active, timeout_s=60, every_s=0.3)
+
+
+def aimed(fault: Any, cell: Cell) -> Any:
+    """The fault with its role resolved, once somebody has the role."""
+
+    def found() -> Any:
+        try:
+            return fault.resolved(cell)
+        except InfrastructureError:
+            return None
+
+    return wait_for("somebody to hit", found, timeout_s=60, every_s=0.3)
 
 
 def forgets(cell: Cell) -> bool:
@@ -74,7 +86,7 @@ def heal_twice(fault: Fault, cell: Cell) -> None:
 
 @pytest.mark.parametrize("part", ["pbx", "database", "media"])
 def test_what_hangs_does_nothing_and_goes_on_when_healed(untended: Cell, part: str) -> None:
-    fault = hang("active", part).resolved(untended)
+    fault = aimed(hang("active", part), untended)
     node = untended.node(fault.target)
     name = untended.profile.processes.get(part, (untended.profile.main_process,))[0]
     assert states(node, name) and not states(node, name) & {"T"}
@@ -93,7 +105,7 @@ def ping(node: Node, address: str, *, size_bytes: int = 56) -> bool:
 
 
 def test_who_is_cut_off_hears_nothing_from_the_others_until_healed(untended: Cell) -> None:
-    fault = partition("standby", "pbx-3").resolved(untended)
+    fault = aimed(partition("standby", "pbx-3"), untended)
     one, three = untended.node(fault.target), untended.node("pbx-3")
     assert ping(one, three.private_ip)
     with fault.inject(untended) as landed:
@@ -108,7 +120,7 @@ def test_who_is_cut_off_hears_nothing_from_the_others_until_healed(untended: Cel
 
 
 def test_the_api_alone_can_be_out_of_reach(untended: Cell) -> None:
-    fault = partition("active", "api").resolved(untended)
+    fault = aimed(partition("active", "api"), untended)
     node, peer = untended.node(fault.target), untended.node("pbx-3" if fault.target != "pbx-3" else "pbx-2")
     endpoint = str(untended.topology.endpoint_address)
     assert ping(node, endpoint)
@@ -120,7 +132,7 @@ def test_the_api_alone_can_be_out_of_reach(untended: Cell) -> None:
 
 
 def test_clients_alone_can_be_out_of_reach_one_way_is_enough(untended: Cell) -> None:
-    fault = partition("active", "clients", direction="in").resolved(untended)
+    fault = aimed(partition("active", "clients", direction="in"), untended)
     node, peer = untended.node(fault.target), untended.node("pbx-3" if fault.target != "pbx-3" else "pbx-2")
     with fault.inject(untended):
         with pytest.raises(InfrastructureError):
@@ -145,7 +157,7 @@ WRITE = "(dd if=/dev/zero of=$1/.written bs=4k count=1 oflag=direct && touch /ru
 
 
 def test_a_volume_that_hangs_answers_nobody_and_then_everybody(untended: Cell) -> None:
-    node = untended.node(str(untended.cluster().active))
+    node = untended.node(active(untended))
     with volume_hangs().inject(untended) as landed:
         assert landed.target == untended.volume_id
         node.run(["sh", "-c", WRITE, "sh", untended.profile.data_dir], timeout_s=5)
@@ -160,7 +172,7 @@ def test_a_volume_that_hangs_answers_nobody_and_then_everybody(untended: Cell) -
 
 
 def test_a_node_is_shut_down_in_good_order_or_comes_back_from_a_dead_host(untended: Cell) -> None:
-    node = untended.node("pbx-3" if untended.cluster().active != "pbx-3" else "pbx-2")
+    node = untended.node("pbx-3" if active(untended) != "pbx-3" else "pbx-2")
     with shut_down(node.name).inject(untended) as landed:
         assert landed.observed_by == "region journal: shutdown asked"
         untended.cloud.wait_state(node.instance_id, "stopped", timeout_s=40)
@@ -181,8 +193,8 @@ def ran(node: Node) -> bool:
 
 
 def test_a_frozen_node_stands_still_and_goes_on(untended: Cell) -> None:
-    fault = freeze("standby").resolved(untended)
-    frozen, other = untended.node(fault.target), untended.node(str(untended.cluster().active))
+    fault = aimed(freeze("standby"), untended)
+    frozen, other = untended.node(fault.target), untended.node(active(untended))
     assert ping(other, frozen.private_ip)
     with fault.inject(untended):
         with pytest.raises(CommandFailed):
@@ -216,7 +228,7 @@ def test_a_node_may_be_starved_of_cpu_time(untended: Cell) -> None:
 
 
 def test_a_process_may_be_out_of_descriptors(untended: Cell) -> None:
-    fault = no_descriptors("active", "media").resolved(untended)
+    fault = aimed(no_descriptors("active", "media"), untended)
     node = untended.node(fault.target)
     limit = ["sh", "-c", "grep 'open files' /proc/$(pidof rtpengine)/limits"]
     before = node.run(limit, timeout_s=5).stdout.split()[3]
@@ -227,7 +239,7 @@ def test_a_process_may_be_out_of_descriptors(untended: Cell) -> None:
 
 
 def test_a_volume_may_be_full(untended: Cell) -> None:
-    node = untended.node(str(untended.cluster().active))
+    node = untended.node(active(untended))
     write = ["sh", "-c", 'head -c 8M /dev/zero >"$1/.written"', "sh", untended.profile.data_dir]
     with volume_full().inject(untended):
         assert not node.run(write, timeout_s=10, check=False).ok
@@ -243,7 +255,7 @@ def test_a_zone_without_capacity_starts_nobody(untended: Cell) -> None:
 
 
 def test_the_address_may_be_moved_or_taken_behind_the_clusters_back(untended: Cell) -> None:
-    fault = address_moved("standby").resolved(untended)
+    fault = aimed(address_moved("standby"), untended)
     owner = untended.cloud.address_owner(untended.allocation_id)
     for each in (fault, address_taken()):
         with each.inject(untended):
@@ -257,9 +269,9 @@ def test_the_address_may_be_moved_or_taken_behind_the_clusters_back(untended: Ce
 
 def test_what_crashes_is_gone(untended: Cell) -> None:
     """The last of them: nobody starts it again before the cluster tends to it."""
-    fault = crash("active", "prompts").resolved(untended)
+    fault = aimed(crash("active", "prompts"), untended)
     assert fault.unmet(untended) is not None
-    fault = crash("active", "sessions").resolved(untended)
+    fault = aimed(crash("active", "sessions"), untended)
     node = untended.node(fault.target)
     with fault.inject(untended):
         assert states(node, "redis-server") == set()
