@@ -1,6 +1,6 @@
 """A whole cell on the real region: up, found again by another process, watched, its active node lost and back.
 
-On the session's cell, in the order of the file: the last ones injure it.
+On the session's cell, whatever ran on it before, in the order of the file: the last ones injure it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def test_a_cell_is_up_when_one_node_has_everything_and_answers(cell: Cell) -> No
     assert state.active in NAMES
     assert {resource.role for resource in state.resources} == {"Started"}
     assert not state.failed_actions
-    assert not state.fencing
+    assert not [fencing for fencing in state.fencing if fencing.status != "success"]
     assert cell.cloud.address_owner(cell.allocation_id) == cell.node(state.active).instance_id
     attachment = cell.cloud.volume_attachment(cell.volume_id)
     assert attachment is not None
@@ -79,7 +79,8 @@ def test_one_owner_before_during_and_after_a_lost_node(cell: Cell, tmp_path: Pat
     ]
     observer = subprocess.Popen(argv)
     try:
-        active = cell.cluster().active
+        before = cell.cluster()
+        active = before.active
         assert active is not None
         began = time.monotonic()
         with power_off(active).inject(cell) as landed:
@@ -102,7 +103,7 @@ def test_one_owner_before_during_and_after_a_lost_node(cell: Cell, tmp_path: Pat
     assert samples[-1].value["powered"] == NAMES
     state = cell.cluster()
     assert state.active == survivor
-    assert {fencing.target for fencing in state.fencing} <= {active}
+    assert {fencing.target for fencing in set(state.fencing) - set(before.fencing)} <= {active}
     assert not state.failed_actions
     assert cell.left_behind() == []
 
