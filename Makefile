@@ -46,7 +46,7 @@ demo: setup
 test: setup check
 	@$(PY) -m harness.images --localstack --client
 	@$(PY) -m tests.contract -m 'not soak' -q -x
-	@$(PY) -m pytest tests/integration -m 'not soak and not alone' -q -x -n 3 --dist loadfile
+	@$(PY) -m pytest tests/integration -m 'not soak and not alone' -q -x -n 2 --dist loadfile
 	@$(PY) -m pytest scenarios tests/ground_truth tests/integration -q -x --durations=10 \
 	  -m 'alone and not soak and (smoke or not regression)'
 
