@@ -17,19 +17,61 @@ from harness.region.control import Control
 
 if TYPE_CHECKING:
     from harness.cell.cell import Cell
+    from harness.cell.node import Node
 
 LAND_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class PowerOff(OnNode):
-    """The node is gone within a moment, nothing flushed, nothing closed: EC2 StopInstances with SkipOsShutdown.
-
-    EC2 says `stopping` as soon as it was asked, which proves nothing: it landed when the region's journal tells that
-    the links were cut (the exact moment), or where there is no such journal when EC2 says `stopped`. Healed by starting
-    the instance, unless someone (fencing) already did.
+class OffAndOn(OnNode):
+    """The node goes off, asked for in one way or another: it landed when the region's journal tells of `event` (the
+    exact moment). Where there is no such journal, `off_is_landed` takes EC2's word `stopped` for it.
     """
 
+    event: ClassVar[str]
+    what: ClassVar[str]
+    off_is_landed: ClassVar[bool] = True
+
+    def strike(self, cell: Cell, node: Node) -> None:
+        raise NotImplementedError
+
+    @contextmanager
+    def inject(self, cell: Cell) -> Iterator[Landed]:
+        node = self.node(cell)
+        try:
+            asked_ns = now_ns()
+            self.strike(cell, node)
+            yield wait_for(
+                f"the {self.what} of {node.name}",
+                lambda: self._landed(cell, node, since_ns=asked_ns),
+                timeout_s=LAND_TIMEOUT_S,
+            )
+        finally:
+            self.heal(cell)
+
+    def heal(self, cell: Cell) -> None:
+        self.give_back(cell)
+
+    def _landed(self, cell: Cell, node: Node, *, since_ns: int) -> Landed | None:
+        at_ns = cell.region_event(self.event, instance_id=node.instance_id, since_ns=since_ns)
+        if at_ns is not None:
+            words = self.event.replace("_", " ")
+            return Landed(target=node.name, at_ns=at_ns, observed_by=f"region journal: {words}")
+        if self.off_is_landed and cell.cloud.instance_state(node.instance_id) == "stopped":
+            return Landed(target=node.name, at_ns=now_ns(), observed_by="EC2: stopped")
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerOff(OffAndOn):
+    """The node is gone within a moment, nothing flushed, nothing closed: EC2 StopInstances with SkipOsShutdown.
+
+    EC2 says `stopping` as soon as it was asked, which proves nothing: it landed when the links were cut, or where there
+    is no journal when EC2 says `stopped`. Healed by starting the instance, unless someone (fencing) already did.
+    """
+
+    event: ClassVar[str] = "links_cut"
+    what: ClassVar[str] = "power off"
     observable: ClassVar[str] = "region journal: links cut; EC2: stopped"
     healed_by: ClassVar[str] = "the instance is started"
     on_ec2: ClassVar[str] = "yes (StopInstances, SkipOsShutdown)"
@@ -38,31 +80,19 @@ class PowerOff(OnNode):
     def name(self) -> str:
         return f"power off {self.target}"
 
-    @contextmanager
-    def inject(self, cell: Cell) -> Iterator[Landed]:
-        node = cell.node(self.target)
-        try:
-            asked_ns = now_ns()
-            cell.cloud.stop(node.instance_id, power_off=True)
-            yield wait_for(
-                f"the power off of {node.name}",
-                lambda: _off(cell, node.name, node.instance_id, since_ns=asked_ns),
-                timeout_s=LAND_TIMEOUT_S,
-            )
-        finally:
-            self.heal(cell)
-
-    def heal(self, cell: Cell) -> None:
-        self.give_back(cell)
+    def strike(self, cell: Cell, node: Node) -> None:
+        cell.cloud.stop(node.instance_id, power_off=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShutDown(OnNode):
+class ShutDown(OffAndOn):
     """The node is shut down in good order, as by EC2 StopInstances: the guest stops what it runs, then its power goes.
 
-    It landed when the guest was asked (the region's journal), or where there is none when EC2 says `stopped`.
+    It landed when the guest was asked, or where there is no journal when EC2 says `stopped`.
     """
 
+    event: ClassVar[str] = "shutdown_asked"
+    what: ClassVar[str] = "shutdown"
     observable: ClassVar[str] = "region journal: shutdown asked; EC2: stopped"
     healed_by: ClassVar[str] = "the instance is started"
     on_ec2: ClassVar[str] = "yes (StopInstances)"
@@ -71,30 +101,21 @@ class ShutDown(OnNode):
     def name(self) -> str:
         return f"shut down {self.target}"
 
-    @contextmanager
-    def inject(self, cell: Cell) -> Iterator[Landed]:
-        node = cell.node(self.target)
-        try:
-            asked_ns = now_ns()
-            cell.cloud.stop(node.instance_id, power_off=False)
-            yield wait_for(
-                f"the shutdown of {node.name}",
-                lambda: _asked_to_stop(cell, node.name, node.instance_id, since_ns=asked_ns),
-                timeout_s=LAND_TIMEOUT_S,
-            )
-        finally:
-            self.heal(cell)
-
-    def heal(self, cell: Cell) -> None:
-        self.give_back(cell)
+    def strike(self, cell: Cell, node: Node) -> None:
+        cell.cloud.stop(node.instance_id, power_off=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class HostFails(OnNode):
+class HostFails(OffAndOn):
     """The host under the node dies, and EC2 brings the same instance back on another one after `impaired_s` ("Automatic
-    instance recovery"): same id, same addresses, same volumes, memory lost. Nobody starts it but EC2.
+    instance recovery"): same id, same addresses, same volumes, memory lost.
+
+    Nobody starts it but EC2; one that somebody stopped meanwhile (fencing) is started when healed.
     """
 
+    event: ClassVar[str] = "host_failed"
+    what: ClassVar[str] = "end of the host"
+    off_is_landed: ClassVar[bool] = False
     observable: ClassVar[str] = "EC2: system status impaired, state running; region journal: host failed"
     healed_by: ClassVar[str] = "EC2 brings it back; one that was fenced meanwhile is started"
     on_ec2: ClassVar[str] = "no: nobody can fail a host of AWS"
@@ -109,23 +130,8 @@ class HostFails(OnNode):
     def name(self) -> str:
         return f"host of {self.target} fails"
 
-    @contextmanager
-    def inject(self, cell: Cell) -> Iterator[Landed]:
-        node = cell.node(self.target)
-        try:
-            asked_ns = now_ns()
-            Control(cell.topology).set(recover={"instance_id": node.instance_id, "impaired_s": self.impaired_s})
-            yield wait_for(
-                f"the end of the host of {node.name}",
-                lambda: _journalled(cell, "host_failed", node.name, node.instance_id, since_ns=asked_ns),
-                timeout_s=LAND_TIMEOUT_S,
-            )
-        finally:
-            self.heal(cell)
-
-    def heal(self, cell: Cell) -> None:
-        """EC2 does it; somebody who stopped it meanwhile (fencing) has the last word, then it is started here."""
-        self.give_back(cell)
+    def strike(self, cell: Cell, node: Node) -> None:
+        Control(cell.topology).set(recover={"instance_id": node.instance_id, "impaired_s": self.impaired_s})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,31 +173,6 @@ class Freeze(OnNode):
 
     def _container(self, cell: Cell) -> str:
         return cell.node(self.target).container
-
-
-def _off(cell: Cell, name: str, instance_id: str, *, since_ns: int) -> Landed | None:
-    if landed := _journalled(cell, "links_cut", name, instance_id, since_ns=since_ns):
-        return landed
-    return _stopped(cell, name, instance_id)
-
-
-def _stopped(cell: Cell, name: str, instance_id: str) -> Landed | None:
-    if cell.cloud.instance_state(instance_id) != "stopped":
-        return None
-    return Landed(target=name, at_ns=now_ns(), observed_by="EC2: stopped")
-
-
-def _asked_to_stop(cell: Cell, name: str, instance_id: str, *, since_ns: int) -> Landed | None:
-    if landed := _journalled(cell, "shutdown_asked", name, instance_id, since_ns=since_ns):
-        return landed
-    return _stopped(cell, name, instance_id)
-
-
-def _journalled(cell: Cell, event: str, name: str, instance_id: str, *, since_ns: int) -> Landed | None:
-    """What the region's journal tells of an instance, once it does."""
-    at_ns = cell.region_event(event, instance_id=instance_id, since_ns=since_ns)
-    words = event.replace("_", " ")
-    return None if at_ns is None else Landed(target=name, at_ns=at_ns, observed_by=f"region journal: {words}")
 
 
 def power_off(target: str) -> PowerOff:
