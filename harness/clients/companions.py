@@ -5,7 +5,7 @@ that are always under way, background load. Frozen data that knows how its proce
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from harness.clients import extensions, programs
 from harness.clients.extensions import MAX_HELD, MAX_SETS
@@ -40,20 +40,41 @@ class Companion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldCalls(Companion):
-    """`count` calls of one kind of client, set up before the fault and held until their fate is known."""
+class OfOneKind(Companion):
+    """`count` of something that one kind of client does; the name says what of which kind."""
+
+    prefix: ClassVar[str]
+    what: ClassVar[str]
+    most: ClassVar[int]
 
     kind: str
     count: int
 
     def __post_init__(self) -> None:
         kind(self.kind)
-        if not 1 <= self.count <= MAX_HELD:
-            raise ValueError(f"held calls of {self.kind}: count is 1-{MAX_HELD}, not {self.count}")
+        if not 1 <= self.count <= self.most:
+            raise ValueError(f"{self.what} of {self.kind}: count is 1-{self.most}, not {self.count}")
 
     @property
     def name(self) -> str:
-        return f"calls_{self.kind}"
+        return f"{self.prefix}_{self.kind}"
+
+    def unmet(self, profile: Any) -> str | None:
+        return not_offered(profile, kind(self.kind).transport)
+
+    def _argv(self, cell: CellLike, module: str, *, first: int) -> list[str]:
+        to = f"{cell.public_ip}:{port_of(cell.profile, kind(self.kind).transport)}"
+        argv = ["-m", module, "--to", to, "--domain", cell.profile.sip.domain, "--kind", self.kind]
+        return [*argv, "--count", str(self.count), "--first", str(first), "--process", self.name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldCalls(OfOneKind):
+    """`count` calls of one kind of client, set up before the fault and held until their fate is known."""
+
+    prefix: ClassVar[str] = "calls"
+    what: ClassVar[str] = "held calls"
+    most: ClassVar[int] = MAX_HELD
 
     @property
     def watch_s(self) -> float:
@@ -64,33 +85,22 @@ class HeldCalls(Companion):
         return 60.0 if kind(self.kind).is_real else 30.0
 
     def unmet(self, profile: Any) -> str | None:
-        own = kind(self.kind)
-        return not_offered(profile, own.transport) or (programs.unmet() if own.is_real else None)
+        return super().unmet(profile) or (programs.unmet() if kind(self.kind).is_real else None)
 
     def arguments(self, cell: CellLike) -> list[str]:
         own = kind(self.kind)
-        argv = ["-m", own.module, "--to", f"{cell.public_ip}:{port_of(cell.profile, own.transport)}"]
-        argv += ["--domain", cell.profile.sip.domain, "--kind", self.kind, "--count", str(self.count)]
-        first = extensions.of_held_calls(cell.profile.extensions, self.kind)
-        argv += ["--first", str(first), "--process", self.name, "--cell", cell.topology.cell]
+        argv = self._argv(cell, own.module, first=extensions.of_held_calls(cell.profile.extensions, self.kind))
+        argv += ["--cell", cell.topology.cell]
         return [*argv, *(recording(cell.profile) if own.module == kind("ip_phone").module else [])]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegisteredClients(Companion):
+class RegisteredClients(OfOneKind):
     """`count` clients of one kind that stay registered: how many lose their way, and when are they back?"""
 
-    kind: str
-    count: int
-
-    def __post_init__(self) -> None:
-        kind(self.kind)
-        if not 1 <= self.count <= MAX_CLIENTS:
-            raise ValueError(f"registered clients of {self.kind}: count is 1-{MAX_CLIENTS}, not {self.count}")
-
-    @property
-    def name(self) -> str:
-        return f"clients_{self.kind}"
+    prefix: ClassVar[str] = "clients"
+    what: ClassVar[str] = "registered clients"
+    most: ClassVar[int] = MAX_CLIENTS
 
     @property
     def returns(self) -> bool:
@@ -104,33 +114,26 @@ class RegisteredClients(Companion):
         room = len(extensions.of_clients(profile.extensions, self.kind))
         if self.count > room:
             return f"PBX {profile.name} has extensions for {room} registered clients of a kind"
-        return not_offered(profile, kind(self.kind).transport)
+        return super().unmet(profile)
 
     def arguments(self, cell: CellLike) -> list[str]:
-        argv = ["-m", "harness.clients.population", "--to"]
-        argv += [f"{cell.public_ip}:{port_of(cell.profile, kind(self.kind).transport)}"]
-        argv += ["--domain", cell.profile.sip.domain, "--kind", self.kind, "--count", str(self.count)]
         first = extensions.of_clients(cell.profile.extensions, self.kind).start
-        return [*argv, "--first", str(first), "--process", self.name]
+        return self._argv(cell, "harness.clients.population", first=first)
 
 
 @dataclass(frozen=True, kw_only=True)
-class InFlight(Companion):
+class InFlight(OfOneKind):
     """Transactions of one kind of client that are always under way: calls that ring, CANCEL, hold, REFER; `count` of
     each at a time."""
 
-    kind: str
-    count: int
+    prefix: ClassVar[str] = "in_flight"
+    what: ClassVar[str] = "transactions in flight"
+    most: ClassVar[int] = MAX_SETS
 
     def __post_init__(self) -> None:
         if kind(self.kind).is_real:
             raise ValueError(f"transactions in flight are made by user agents of ours, not by {self.kind}")
-        if not 1 <= self.count <= MAX_SETS:
-            raise ValueError(f"transactions in flight of {self.kind}: count is 1-{MAX_SETS}, not {self.count}")
-
-    @property
-    def name(self) -> str:
-        return f"in_flight_{self.kind}"
+        super().__post_init__()
 
     @property
     def watch_s(self) -> float:
@@ -140,15 +143,9 @@ class InFlight(Companion):
     def stop_s(self) -> float:
         return 20.0
 
-    def unmet(self, profile: Any) -> str | None:
-        return not_offered(profile, kind(self.kind).transport)
-
     def arguments(self, cell: CellLike) -> list[str]:
-        argv = ["-m", "harness.clients.in_flight", "--kind", self.kind, "--domain", cell.profile.sip.domain]
-        argv += ["--count", str(self.count)]
-        argv += ["--to", f"{cell.public_ip}:{port_of(cell.profile, kind(self.kind).transport)}"]
         first = extensions.of_in_flight(cell.profile.extensions, self.kind)
-        return [*argv, "--first", str(first), "--process", self.name]
+        return self._argv(cell, "harness.clients.in_flight", first=first)
 
 
 @dataclass(frozen=True, kw_only=True)
