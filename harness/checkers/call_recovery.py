@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.checkers.limits import check_limit_s, check_min_ratio
 from harness.checkers.types import Evidence
 from harness.fates import Fate
 from harness.results import CheckResult, Verdict
@@ -26,10 +27,8 @@ class CallRecovery:
     """The kinds to judge; empty: those that the profile claims (`recovers.calls`)."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.min_ratio <= 1:
-            raise ValueError(f"min_ratio is above 0 and at most 1, not {self.min_ratio}")
-        if self.within_s <= 0:
-            raise ValueError(f"a limit is above 0 s, not {self.within_s}")
+        check_min_ratio(self.min_ratio)
+        check_limit_s(self.within_s)
 
     def check(self, evidence: Evidence) -> CheckResult:
         fates = evidence.fates

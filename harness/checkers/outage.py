@@ -21,6 +21,7 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
+from harness.checkers.limits import check_limit_s
 from harness.checkers.types import Evidence
 from harness.clock import NS_PER_S
 from harness.history import Op, Pair
@@ -52,8 +53,8 @@ class OutageLimit:
     limit_s: float | None = None
 
     def __post_init__(self) -> None:
-        if self.limit_s is not None and self.limit_s <= 0:
-            raise ValueError(f"a limit is above 0 s, not {self.limit_s}")
+        if self.limit_s is not None:
+            check_limit_s(self.limit_s)
 
     def check(self, evidence: Evidence) -> CheckResult:
         limit_s = self.limit_s if self.limit_s is not None else evidence.limits.get("outage_limit_s")

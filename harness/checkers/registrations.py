@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from harness.checkers.limits import check_limit_s, check_min_ratio
 from harness.checkers.types import Evidence
 from harness.clock import NS_PER_S
 from harness.registrations import Coming, comings
@@ -27,10 +28,8 @@ class RegistrationsBack:
     within_s: float = 60.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.min_ratio <= 1:
-            raise ValueError(f"min_ratio is above 0 and at most 1, not {self.min_ratio}")
-        if self.within_s <= 0:
-            raise ValueError(f"a limit is above 0 s, not {self.within_s}")
+        check_min_ratio(self.min_ratio)
+        check_limit_s(self.within_s)
 
     def check(self, evidence: Evidence) -> CheckResult:
         fault_ns = evidence.first_fault_ns
